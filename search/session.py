@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from data.corpus import Corpus, CorpusError, load_corpus
+from search.cluster import Workers, started_ray
 from search.config import ConfigError, SearchConfig, continue_config, load_config
 from search.messages import TrainingData
 from search.samplers import make_pruner, make_sampler
@@ -71,8 +72,6 @@ def run_session(options: Options) -> int:
         corpus = checked_corpus(config)
         if study is not None:
             check_same_corpus(study, corpus)
-        from search.tuner import started_ray
-
         workers = stack.enter_context(started_ray(config))
         if study is None:
             folder.mkdir(parents=True)
@@ -88,27 +87,26 @@ def _search(
     console: Console,
     study: SearchStudy,
     corpus: Corpus,
-    workers: tuple[int, dict[str, float]],
+    workers: Workers,
     started: float,
 ) -> int:
     """Run the trials, with everything that watches them."""
     from search.tuner import Driver, run_trials
 
-    num_workers, resources = workers
     num_train = len(corpus.split(study.config.data.val_fraction)[0])
     data = TrainingData(
         corpus.name, corpus.sha256, corpus.tokens, num_train, corpus.vocab.idx_to_token
     )
     tracker = Tracker(study, options.root)
-    with View(study, console, num_workers) as view:
-        for line in greeting(study, corpus, tracker, num_workers):
+    with View(study, console) as view:
+        for line in greeting(study, corpus, tracker, workers.count):
             view.say(line)
 
         def on_change(number: int) -> None:
             tracker.touch(number)
             view.update(number)
 
-        driver = Driver(study, num_workers, resources, on_change, view.say)
+        driver = Driver(study, workers, on_change, view.say)
         for number in study.interrupt():
             view.say(f"trial {number} was left running; it goes on from its last checkpoint")
         with stop_on_signals(driver.stop) as received:
@@ -123,7 +121,7 @@ def _search(
             f"nothing is lost: the rest is brought when this search is started again"
         )
     summary = summarize(
-        study, corpus, tracker, time.monotonic() - started, driver.train_s, num_workers
+        study, corpus, tracker, time.monotonic() - started, driver.train_s, workers.count
     )
     if options.json:
         print(json.dumps(summary), flush=True)

@@ -3,42 +3,26 @@
 The study decides, Tune is thrown away: no Tune checkpoint is written and none is trusted.
 """
 
-import logging
-import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import ray
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from search.config import ConfigError, SearchConfig
+from search.cluster import Workers
 from search.messages import Report, TrainingData, TrialSpec
 from search.samplers import rungs
 from search.study import SearchStudy
-from search.worker import TrialWorker, warm_up
+from search.worker import TrialWorker
 
 # How long running trials have to reach their next report once a stop was asked for.
 GRACE_S = 6.0
-OBJECT_STORE_BYTES = 128 * 2**20
-
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
 
 
 class StudySearcher(Searcher):
@@ -105,12 +89,11 @@ class Driver:
     def __init__(
         self,
         study: SearchStudy,
-        num_workers: int,
-        resources: dict[str, float],
+        workers: Workers,
         on_change: Callable[[int], None],
         notify: Callable[[str], None],
     ) -> None:
-        self.study, self.num_workers, self.resources = study, num_workers, resources
+        self.study, self.workers = study, workers
         self.on_change, self.notify = on_change, notify
         self.numbers: dict[str, int] = {}
         self.train_s = 0.0
@@ -144,7 +127,7 @@ class Driver:
         """The next trial's config, None while no worker is free, or Searcher.FINISHED."""
         if self.stop_reason is not None or self.study.is_done():
             return Searcher.FINISHED
-        if len(self.numbers) >= self.num_workers:
+        if len(self.numbers) >= self.workers.count:
             return None
         proposal = self.study.ask()
         config = self.study.config
@@ -189,60 +172,11 @@ class Driver:
         self.on_change(number)
 
 
-@contextmanager
-def started_ray(config: SearchConfig) -> Iterator[tuple[int, dict[str, float]]]:
-    """A local Ray whose workers import what they need; gives how many fit, and a trial's claim.
-
-    Loopback only, no dashboard, no usage statistics. Raises ConfigError where no trial fits.
-    """
-    os.environ.update(ENVIRONMENT)
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-    try:
-        yield _start_workers(config)
-    finally:
-        ray.shutdown()
-
-
-def _start_workers(config: SearchConfig) -> tuple[int, dict[str, float]]:
-    present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    needed = trial_resources(config, present)
-    num_workers = min(int(present.get(kind, 0) / amount) for kind, amount in needed.items())
-    if num_workers == 0:
-        raise ConfigError(
-            f"a trial must fit on this machine, but it needs {needed} and there are "
-            f"{ {kind: present.get(kind, 0) for kind in needed} } (search.cpus_per_trial, "
-            f"search.gpus_per_trial)"
-        )
-    num_workers = min(num_workers, config.search.max_concurrent or num_workers)
-    warm = ray.remote(num_cpus=config.search.cpus_per_trial)(warm_up)
-    for _ in range(num_workers):
-        warm.remote()
-    return num_workers, needed
-
-
-def trial_resources(config: SearchConfig, present: dict[str, float]) -> dict[str, float]:
-    """What one trial claims, in Ray's words. `auto` shares the GPUs among all CPU places."""
-    cpus, gpus = config.search.cpus_per_trial, config.search.gpus_per_trial
-    if gpus == "auto":
-        places = max(1, int(present.get("CPU", 0) / cpus))
-        share = present.get("GPU", 0) / places if config.train.device != "cpu" else 0
-        gpus = min(1.0, math.floor(share * 100) / 100)
-    claim = {"CPU": cpus, "GPU": gpus}
-    return {kind: amount for kind, amount in claim.items() if amount}
-
-
 def run_trials(driver: Driver, data: TrainingData) -> None:
     """Run trials until the study has all that were asked for, or a stop."""
     search = driver.study.config.search
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(driver.num_workers)
-    factory = tune.PlacementGroupFactory([driver.resources])
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(driver.workers.count)
+    factory = tune.PlacementGroupFactory([driver.workers.claim])
     worker = tune.with_resources(tune.with_parameters(TrialWorker, data=data), factory)
     with tempfile.TemporaryDirectory(prefix="rnn-search-") as scratch:
         tune.Tuner(

@@ -25,8 +25,8 @@ class View:
     A context manager: drawing starts and ends with it. `say` prints a line above the picture.
     """
 
-    def __init__(self, study: SearchStudy, console: Console, num_workers: int) -> None:
-        self.study, self.console, self.num_workers = study, console, num_workers
+    def __init__(self, study: SearchStudy, console: Console) -> None:
+        self.study, self.console = study, console
         self.metric = study.config.search.metric
         self.train_s = 0.0
         self._started = self._last_line = time.monotonic()

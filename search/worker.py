@@ -37,8 +37,3 @@ class TrialWorker(tune.Trainable):
 
         torch.set_num_threads(spec.num_threads)
         self._training = Training(spec, self._data)
-
-
-def warm_up() -> None:
-    """Import what a worker needs, so that this is done by the time its first trial comes."""
-    import search.training  # noqa: F401

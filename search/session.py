@@ -57,7 +57,6 @@ def run_session(options: Options) -> int:
     started or written.
     """
     started = time.monotonic()
-    console = Console(stderr=options.json)
     folder = search_folder(options)
     with ExitStack() as stack:
         study = None
@@ -72,63 +71,82 @@ def run_session(options: Options) -> int:
         corpus = checked_corpus(config)
         if study is not None:
             check_same_corpus(study, corpus)
-        workers = stack.enter_context(started_ray(config))
-        if study is None:
-            folder.mkdir(parents=True)
-            stack.enter_context(locked(folder))
-            study = create_study(folder, config, description(corpus))
-            stack.callback(study.close)
-        study.set_attr("config", config.dump())
-        return _search(options, console, study, corpus, workers, started)
+        with started_ray(config) as workers:
+            if study is None:
+                folder.mkdir(parents=True)
+                stack.enter_context(locked(folder))
+                study = create_study(folder, config, description(corpus))
+                stack.callback(study.close)
+            study.set_attr("config", config.dump())
+            session = Session(study, corpus, workers, options, started)
+            session.run()
+        return session.end()
 
 
-def _search(
-    options: Options,
-    console: Console,
-    study: SearchStudy,
-    corpus: Corpus,
-    workers: Workers,
-    started: float,
-) -> int:
-    """Run the trials, with everything that watches them."""
-    from search.tuner import Driver, run_trials
+class Session:
+    """A search at work: the study, and everything that executes and shows it."""
 
-    num_train = len(corpus.split(study.config.data.val_fraction)[0])
-    data = TrainingData(
-        corpus.name, corpus.sha256, corpus.tokens, num_train, corpus.vocab.idx_to_token
-    )
-    tracker = Tracker(study, options.root)
-    with View(study, console) as view:
-        for line in greeting(study, corpus, tracker, workers.count):
-            view.say(line)
+    def __init__(
+        self,
+        study: SearchStudy,
+        corpus: Corpus,
+        workers: Workers,
+        options: Options,
+        started: float,
+    ) -> None:
+        from search.tuner import Driver  # Ray is up by now
 
-        def on_change(number: int) -> None:
-            tracker.touch(number)
-            view.update(number)
+        self.study, self.corpus, self.workers = study, corpus, workers
+        self.options, self.started = options, started
+        self.tracker = Tracker(study, options.root)
+        self.view = View(study, Console(stderr=options.json))
+        self.driver = Driver(study, workers, self._on_change, self.view.say)
+        self.received: list[signal.Signals] = []
 
-        driver = Driver(study, workers, on_change, view.say)
-        for number in study.interrupt():
-            view.say(f"trial {number} was left running; it goes on from its last checkpoint")
-        with stop_on_signals(driver.stop) as received:
-            tracker.start()
-            run_trials(driver, data)
-        for number in study.interrupt():
-            view.update(number)
-        brought = tracker.close(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S)
-    if not brought:
-        view.say(
-            f"MLflow at {tracker.uri} did not take everything ({tracker.error or 'too slow'}); "
-            f"nothing is lost: the rest is brought when this search is started again"
+    def run(self) -> None:
+        """Run trials until the search has them all or is stopped."""
+        from search.tuner import run_trials
+
+        for line in greeting(self.study, self.corpus, self.tracker, self.workers.count):
+            self.view.say(line)
+        for number in self.study.interrupt():
+            self.view.say(f"trial {number} was left running; it goes on from its last checkpoint")
+        data = TrainingData(
+            self.corpus.name,
+            self.corpus.sha256,
+            self.corpus.tokens,
+            len(self.corpus.split(self.study.config.data.val_fraction)[0]),
+            self.corpus.vocab.idx_to_token,
         )
-    summary = summarize(
-        study, corpus, tracker, time.monotonic() - started, driver.train_s, workers.count
-    )
-    if options.json:
-        print(json.dumps(summary), flush=True)
-    tell(view, study, summary, tracker, options.root)
-    if received:
-        return INTERRUPTED[received[0]]
-    return 0 if summary["best"] else 1
+        with stop_on_signals(self.driver.stop, self.received), self.view:
+            self.tracker.start()
+            run_trials(self.driver, data)
+            self.study.interrupt()
+            self.tracker.finish()
+
+    def end(self) -> int:
+        """Bring the rest to MLflow, tell the result and give the exit status; Ray is gone."""
+        timeout_s = MLFLOW_INTERRUPTED_S if self.received else MLFLOW_CLOSE_S
+        if not self.tracker.join(timeout_s):
+            self.view.say(
+                f"MLflow at {self.tracker.uri} did not take everything "
+                f"({self.tracker.error or 'too slow'}); nothing is lost: the rest is brought "
+                f"when this search is started again"
+            )
+        wall_s = time.monotonic() - self.started
+        summary = summarize(
+            self.study, self.corpus, self.tracker, wall_s, self.driver.train_s, self.workers.count
+        )
+        if self.options.json:
+            print(json.dumps(summary), flush=True)
+        tell(self.view, self.study, summary, self.tracker, self.options.root)
+        if self.received:
+            return INTERRUPTED[self.received[0]]
+        return 0 if summary["best"] else 1
+
+    def _on_change(self, number: int) -> None:
+        self.tracker.touch(number)
+        self.view.update(number)
 
 
 def search_folder(options: Options) -> Path:
@@ -263,12 +281,11 @@ def description(corpus: Corpus) -> dict[str, Any]:
 
 
 @contextmanager
-def stop_on_signals(stop: Callable[[str], None]) -> Iterator[list[signal.Signals]]:
+def stop_on_signals(stop: Callable[[str], None], received: list[signal.Signals]) -> Iterator[None]:
     """Call `stop` at the first Ctrl-C or SIGTERM, leave at once at the second.
 
-    Gives a list that holds the signals received.
+    What was received is added to the list.
     """
-    received: list[signal.Signals] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         if received:
@@ -278,7 +295,7 @@ def stop_on_signals(stop: Callable[[str], None]) -> Iterator[list[signal.Signals
 
     before = {number: signal.signal(number, handle) for number in INTERRUPTED}
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -358,7 +375,7 @@ def tell(
         view.say(f"best: trial {best['trial']}, {metric} {best[metric]:.4f}, {params}")
         view.say(f"  text: {best['sample_text']}")
         view.say(f"  checkpoint: {best['checkpoint']}")
-    else:
+    elif counts["FAIL"]:
         view.say("no trial succeeded; their reasons are in MLflow, tag `reason`")
     if not study.is_done():
         at_root = "" if root == Path.cwd() else f" --root {shlex.quote(str(root))}"

@@ -84,8 +84,8 @@ class Tracker:
             self._dirty.add(number)
             self._wake.notify()
 
-    def close(self, timeout_s: float) -> bool:
-        """Bring what is left, set the honest states and stop; False where something stayed behind.
+    def finish(self) -> None:
+        """Say that nothing will change any more: what is left is brought, with honest states.
 
         A trial that waits to go on is shown as KILLED, and so is a search that is not done.
         """
@@ -93,6 +93,9 @@ class Tracker:
             self._dirty |= {trial.number for trial in self.study.trials(TrialState.WAITING)}
             self._closing = "FINISHED" if self.study.is_done() else "KILLED"
             self._wake.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end, at most so long; False where something stayed behind."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and not self._dirty
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from optuna.trial import TrialState
@@ -22,7 +23,15 @@ from search.study import SearchStudy
 from search.worker import TrialWorker
 
 # How long running trials have to reach their next report once a stop was asked for.
-GRACE_S = 6.0
+GRACE_S = 4.0
+
+
+class Rest(BaseException):
+    """The search is done or stopped: leave Tune where it is.
+
+    Its own way out stops the workers one by one, for seconds; nothing of theirs is needed any
+    more. A BaseException, so that no handler of Tune's takes it for a failure.
+    """
 
 
 class StudySearcher(Searcher):
@@ -60,8 +69,10 @@ class StudyStopper(tune.Stopper):
         return self.driver.take_report(trial_id, result["report"])
 
     def stop_all(self) -> bool:
-        """True once the running trials have had time enough to reach a last report."""
-        return self.driver.out_of_grace()
+        """Called after each of Tune's steps: raises Rest once nothing is left to wait for."""
+        if self.driver.at_rest():
+            raise Rest
+        return False
 
 
 class ErrorCallback(tune.Callback):
@@ -117,11 +128,14 @@ class Driver:
         if self.stop_reason is None:
             self.stop_reason, self._stopped_at = reason, time.monotonic()
 
-    def out_of_grace(self) -> bool:
-        """Whether a stop was asked for so long ago that no report is waited for any more."""
-        if time.monotonic() > self._deadline:
+    def at_rest(self) -> bool:
+        """Whether nothing runs that should be waited for."""
+        now = time.monotonic()
+        if now > self._deadline:
             self.stop("the time budget is used up")
-        return self.stop_reason is not None and time.monotonic() - self._stopped_at > GRACE_S
+        if self.stop_reason is not None:
+            return not self.numbers or now > self._stopped_at + GRACE_S
+        return not self.numbers and self.study.is_done()
 
     def next_trial(self, trial_id: str) -> Any:
         """The next trial's config, None while no worker is free, or Searcher.FINISHED."""
@@ -179,7 +193,7 @@ def run_trials(driver: Driver, data: TrainingData) -> None:
     factory = tune.PlacementGroupFactory([driver.workers.claim])
     worker = tune.with_resources(tune.with_parameters(TrialWorker, data=data), factory)
     with tempfile.TemporaryDirectory(prefix="rnn-search-") as scratch:
-        tune.Tuner(
+        tuner = tune.Tuner(
             worker,
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(driver),
@@ -196,4 +210,6 @@ def run_trials(driver: Driver, data: TrainingData) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
-        ).fit()
+        )
+        with suppress(Rest):
+            tuner.fit()

@@ -99,7 +99,7 @@ class Session:
         self.study, self.corpus, self.workers = study, corpus, workers
         self.options, self.started = options, started
         self.tracker = Tracker(study, options.root)
-        self.view = View(study, Console(stderr=options.json))
+        self.view = View(study, Console(stderr=options.json), workers.count)
         self.driver = Driver(study, workers, self._on_change, self.view.say)
         self.received: list[signal.Signals] = []
 
@@ -146,7 +146,7 @@ class Session:
 
     def _on_change(self, number: int) -> None:
         self.tracker.touch(number)
-        self.view.update(number)
+        self.view.update(number, self.driver.train_s)
 
 
 def search_folder(options: Options) -> Path:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def kill(process_id: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def wait_for(process: subprocess.Popen[str], text: str, path: Path) -> None:
+    """Wait until a file holds a text, as long as the process lives."""
+    while process.poll() is None:
+        if path.is_file() and text in path.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{text!r} never came to {path}: {process.communicate()[1]}")
 
 
 def trials(folder: Path) -> list[FrozenTrial]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_sequential_batches_continue_each_row(
     num_tokens: int, batch_size: int, num_steps: int, seed: int
 ) -> None:
     batches = list(loader(num_tokens, batch_size, num_steps, False, seed))
-    for (_, Y), (X, _) in zip(batches, batches[1:], strict=False):
+    for (_, Y), (X, _) in pairwise(batches):
         assert torch.equal(X[:, 0], Y[:, -1])
 
 

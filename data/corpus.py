@@ -3,8 +3,10 @@
 import hashlib
 import os
 import re
+import time
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -109,12 +111,26 @@ def _timemachine() -> bytes:
         raw = path.read_bytes()
         if hashlib.sha256(raw).hexdigest() == TIMEMACHINE_SHA256:
             return raw
-    with urllib.request.urlopen(TIMEMACHINE_URL, timeout=DOWNLOAD_TIMEOUT_S) as response:
-        raw = response.read(TIMEMACHINE_SIZE + 1)  # bounded, whatever the server sends
+    raw = _download()
     if hashlib.sha256(raw).hexdigest() != TIMEMACHINE_SHA256:
         raise OSError(f"{TIMEMACHINE_URL} is not the book: its SHA-256 differs")
     _keep(path, raw)
-    return bytes(raw)
+    return raw
+
+
+def _download() -> bytes:
+    """What the book's address gives, bounded in size and time whatever the server does."""
+    deadline = time.monotonic() + DOWNLOAD_TIMEOUT_S
+    raw = b""
+    try:
+        with urllib.request.urlopen(TIMEMACHINE_URL, timeout=DOWNLOAD_TIMEOUT_S) as response:
+            while len(raw) <= TIMEMACHINE_SIZE and (part := response.read1(TIMEMACHINE_SIZE)):
+                raw += part
+                if time.monotonic() > deadline:  # the socket's time-out starts anew at each byte
+                    raise TimeoutError("timed out")
+    except HTTPException as error:  # no answer of HTTP's, so not an OSError
+        raise OSError(f"{TIMEMACHINE_URL} gave no answer of HTTP: {error!r}") from error
+    return raw
 
 
 def _keep(path: Path, raw: bytes) -> None:

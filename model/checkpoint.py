@@ -68,9 +68,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"checkpoint {path} is damaged: {error!r}") from error
     if not whole:
         raise CheckpointError(f"checkpoint {path} is damaged: its SHA-256 differs")
-    if content["format"] != FORMAT:
-        raise CheckpointError(f"checkpoint {path} has format {content['format']}, not {FORMAT}")
-    return Checkpoint(content["epoch"], safetensors.torch.load(tensors), content["state"])
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {content.get('format')!r}, not {FORMAT}"
+        )
+    try:
+        return Checkpoint(content["epoch"], safetensors.torch.load(tensors), content["state"])
+    except (KeyError, safetensors.SafetensorError) as error:  # right digests, but not our work
+        raise CheckpointError(f"checkpoint {path} is damaged: {error!r}") from error
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:

@@ -7,9 +7,10 @@
  * All matrices that take part in a product are kept in panels, each of PANEL columns (two
  * vectors) of every row, so that one loop, `tile`, reads any of them in order: a panel of weights
  * in the recurrence, the states and their gradients, as they are, in the weights' gradients.
- * Columns that only fill up the last panel never reach a result.
+ * Columns that only fill up the last panel never reach a result. No function allocates memory.
  *
  * B, T, H, V: batch rows, steps, hidden units, symbols. Tokens are time-major: n = t * B + row.
+ * params and grads: W_xh, W_hh, b_h, W_hq, b_q, in the shapes of model/rnn.py.
  */
 #include <math.h>
 #include <stdint.h>
@@ -27,10 +28,10 @@ enum { LANES = 4, TILE = 4 };
 enum {
     PANEL = 2 * LANES,
     BLOCK = 4096 / PANEL, /* rows of a panel that stay in the first-level cache: 16 KiB */
-    ALIGN = 64,
 };
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 
 /* Columns in panels; panel p begins at `at + p * stride` and holds its rows one after another. */
 typedef struct {
@@ -40,11 +41,12 @@ typedef struct {
 
 typedef struct {
     long B, T, H, V;
-    Matrix W_xh, W_hh, W_hh_T, W_hq, W_hq_T, b_q; /* b_h is in every row of W_xh */
-    Matrix h;      /* states, (T + 1) * B rows, the first B from before the batch */
-    Matrix d;      /* the loss's gradient by pre-activation, T * B rows */
-    Matrix q;      /* logits, then the loss's gradient by them, T * B rows */
-    Matrix sums;   /* one panel of a gradient */
+    Matrix W_xh, W_hh, W_hh_T, W_hq, W_hq_T; /* the weights; every row of W_xh has b_h in it */
+    Matrix b_q;                              /* one row */
+    Matrix h;    /* the states, (T + 1) * B rows, the first B being the state before the batch */
+    Matrix d;    /* the loss's gradient by pre-activation, T * B rows */
+    Matrix q;    /* the logits, then the loss's gradient by them, T * B rows */
+    Matrix sums; /* one panel of a gradient */
 } Work;
 
 static long num_panels(long columns) { return (columns + PANEL - 1) / PANEL; }
@@ -154,10 +156,17 @@ static inline vec choose(ivec where, vec a, vec b)
     return (vec)((where & (ivec)a) | (~where & (ivec)b));
 }
 
-/* A rational minimax fit up to 9, where float32's tanh is 1; within 4e-7 of tanh, relatively. */
+static float sum_of(vec v)
+{
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += v[i];
+    return sum;
+}
+
+/* A rational minimax fit up to 9, where float32's tanh is 1: within 4e-7, relatively. NaN stays. */
 static inline vec tanh_vec(vec x)
 {
-    const vec limit = x - x + 9.0f; /* NaN stays NaN */
+    const vec limit = (vec){0} + 9.0f;
     x = choose(x > limit, limit, choose(x < -limit, -limit, x));
     vec u = x * x;
     vec p = 1.33195143e-8f * u + 2.05838804e-5f;
@@ -167,35 +176,37 @@ static inline vec tanh_vec(vec x)
     return x * (p * u + 0.999999979f) / (q * u + 1.0f);
 }
 
-/* exp of x <= 0, as 2^n exp(r) with |r| <= ln(2) / 2; exactly 0 below -87. */
+/* exp of x <= 0 as 2^n exp(r), |r| <= ln(2) / 2, by its series; exactly 0 below -87. NaN stays. */
 static inline vec exp_vec(vec x)
 {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves n in the lowest bits */
     vec shifted = x * 1.44269504f + round, n = shifted - round;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = 1.98756915e-4f * r + 1.39819995e-3f;
-    p = (p * r + 8.33345191e-3f) * r + 4.16657963e-2f;
-    p = (p * r + 1.66666655e-1f) * r + 0.5f;
-    p = p * r * r + r + 1.0f;
-    vec power = (vec)(((ivec)shifted << 23) + (127 << 23));
-    return choose(x < -87.0f, x - x, p * power);
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln(2) in two parts */
+    vec p = 1.0f / 5040 * r + 1.0f / 720;
+    p = (p * r + 1.0f / 120) * r + 1.0f / 24;
+    p = (p * r + 1.0f / 6) * r + 0.5f;
+    p = (p * r + 1.0f) * r + 1.0f;
+    vec power = (vec)(((uvec)shifted << 23) + (127 << 23));
+    return choose(x < -87.0f, (vec){0}, p * power);
 }
 
 /* ---- forward ---- */
 
+/* H_t = tanh(X_t W_xh + H_{t-1} W_hh + b_h); a row of W_xh is a one-hot vector times it. */
 static void unroll(const Work *w, const int64_t *x)
 {
     for (long t = 0; t < w->T; t++)
         for (long p = 0; p < num_panels(w->H); p++) {
             float *H_t = panel(from_row(w->h, (t + 1) * w->B), p);
-            for (long r = 0; r < w->B; r++) /* a row of W_xh is a one-hot vector times it */
+            for (long r = 0; r < w->B; r++)
                 memcpy(H_t + r * PANEL, panel(w->W_xh, p) + x[t * w->B + r] * PANEL,
                        PANEL * sizeof *H_t);
             multiply(H_t, from_row(w->h, t * w->B), panel(w->W_hh, p), w->B, w->H);
-            for (vec *v = (vec *)H_t; v < (vec *)(H_t + w->B * PANEL); v++) *v = tanh_vec(*v);
+            for (vec *h = (vec *)H_t; h < (vec *)(H_t + w->B * PANEL); h++) *h = tanh_vec(*h);
         }
 }
 
+/* logits_t = H_t W_hq + b_q, for all steps at once. */
 static void read_out(const Work *w)
 {
     for (long p = 0; p < num_panels(w->V); p++) {
@@ -206,34 +217,34 @@ static void read_out(const Work *w)
     }
 }
 
-/* Turn the logits of token n into d loss / d logits; give the token's loss. */
-static double softmax_row(const Work *w, long n, long y, float scale)
+static vec *vector(Matrix row, long i) { return (vec *)panel(row, i / 2) + i % 2; }
+
+/* Turn the logits of token n into d loss / d logits; return the token's loss. */
+static double cross_entropy(const Work *w, long n, long y)
 {
-    Matrix row = from_row(w->q, n);
-    float *at_y = panel(row, y / PANEL) + y % PANEL, logit_y = *at_y, largest = -INFINITY;
-    vec most = ((vec *)row.at)[0], total = {0};
-    for (long p = 0; p < num_panels(w->V); p++)
-        for (int i = 0; i < 2; i++) {
-            vec v = ((vec *)panel(row, p))[i];
-            most = choose(v > most, v, most);
-        }
-    for (int i = 0; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
-    for (long p = 0; p < num_panels(w->V); p++)
-        for (int i = 0; i < 2; i++) {
-            vec *v = (vec *)panel(row, p) + i;
-            total += *v = exp_vec(*v - largest);
-        }
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += total[i];
-    for (long p = 0; p < num_panels(w->V); p++)
-        for (int i = 0; i < 2; i++) ((vec *)panel(row, p))[i] *= scale / sum;
-    *at_y -= scale;
+    const Matrix row = from_row(w->q, n);
+    const long num_vectors = 2 * num_panels(w->V);
+    const float logit_y = panel(row, y / PANEL)[y % PANEL], scale = 1.0f / (w->T * w->B);
+
+    vec most = *vector(row, 0), total = {0};
+    for (long i = 1; i < num_vectors; i++)
+        most = choose(*vector(row, i) > most, *vector(row, i), most);
+    float largest = most[0];
+    for (int i = 1; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
+    for (long i = 0; i < num_vectors; i++) {
+        vec *v = vector(row, i);
+        *v = exp_vec(*v - largest);
+        total += *v;
+    }
+    const float sum = sum_of(total);
+    for (long i = 0; i < num_vectors; i++) *vector(row, i) *= scale / sum;
+    panel(row, y / PANEL)[y % PANEL] -= scale;
     return largest + log(sum) - logit_y;
 }
 
 /* ---- backward ---- */
 
-/* Gradients by pre-activation, from the last step to the first. */
+/* The gradients by pre-activation, from the last step to the first. */
 static void unroll_back(const Work *w)
 {
     for (long t = w->T - 1; t >= 0; t--)
@@ -249,10 +260,10 @@ static void unroll_back(const Work *w)
         }
 }
 
-/* dW = A^T D, (H, columns), and db = the sum of D's rows. */
+/* dW = A^T D, of (H, columns), and db, the sum of D's rows. */
 static void weight_gradient(const Work *w, float *dW, float *db, Matrix A, Matrix D, long columns)
 {
-    long num_tokens = w->T * w->B;
+    const long num_tokens = w->T * w->B;
     for (long p = 0; p < num_panels(columns); p++) {
         float *sums = w->sums.at;
         memset(sums, 0, num_panels(w->H) * PANEL * PANEL * sizeof *sums);
@@ -272,40 +283,59 @@ static void input_gradient(const Work *w, float *dW, const int64_t *x)
     for (long p = 0; p < num_panels(w->H); p++) {
         vec *d = (vec *)panel(w->d, p), *sums = (vec *)w->sums.at;
         memset(sums, 0, w->V * PANEL * sizeof(float));
-        for (long n = 0; n < w->T * w->B; n++, d += 2) {
-            sums[2 * x[n]] += d[0];
-            sums[2 * x[n] + 1] += d[1];
+        for (long n = 0; n < w->T * w->B; n++) {
+            sums[2 * x[n]] += d[2 * n];
+            sums[2 * x[n] + 1] += d[2 * n + 1];
         }
         unpack_panel(dW, w->sums.at, p, w->V, w->H);
     }
 }
 
-/* ---- what Python calls ---- */
+/* ---- a single row: to put the weights into panels would cost more than it saves ---- */
 
-static Matrix take(float **free, long rows, long columns)
+/* out += a W */
+static void add_row(float *restrict out, const float *a, const float *W, long rows, long columns)
 {
-    long stride = (rows + 1) * PANEL; /* one row more: panels a power of 2 apart share cache sets */
-    Matrix m = {*free, stride};
-    *free += num_panels(columns) * stride;
-    return m;
+    for (long k = 0; k < rows; k++)
+        for (long c = 0; c < columns; c++) out[c] += a[k] * W[k * columns + c];
 }
 
-/* Lay out the workspace; return the number of floats that it needs from `at` on. */
+static void forward_row(const Work *w, float *const params[5], const int64_t *x,
+                        const float *state, float *logits, float *last)
+{
+    float *before = w->h.at, *h = w->d.at;
+    memcpy(before, state, w->H * sizeof *h);
+    for (long t = 0; t < w->T; t++) {
+        for (long c = 0; c < w->H; c++) h[c] = params[0][x[t] * w->H + c] + params[2][c];
+        add_row(h, before, params[1], w->H, w->H);
+        for (long c = 0; c < w->H; c += LANES) *(vec *)(h + c) = tanh_vec(*(vec *)(h + c));
+        memcpy(logits + t * w->V, params[4], w->V * sizeof *logits);
+        add_row(logits + t * w->V, h, params[3], w->H, w->V);
+        float *swap = before;
+        before = h, h = swap;
+    }
+    memcpy(last, before, w->H * sizeof *last);
+}
+
+/* ---- what Python calls ---- */
+
+/* Divide the memory at `at` between the matrices; return how many floats they take. */
 static long lay_out(Work *w, float *at)
 {
-    float *free = (float *)(((uintptr_t)at + ALIGN - 1) / ALIGN * ALIGN);
-    long H = w->H, V = w->V, num_tokens = w->T * w->B;
-    w->W_xh = take(&free, V, H);
-    w->W_hh = take(&free, H, H);
-    w->W_hh_T = take(&free, H, H);
-    w->W_hq = take(&free, H, V);
-    w->W_hq_T = take(&free, V, H);
-    w->b_q = take(&free, 1, V);
-    w->h = take(&free, num_tokens + w->B, H);
-    w->d = take(&free, num_tokens, H);
-    w->q = take(&free, num_tokens, V);
-    w->sums = take(&free, (num_panels(H) + num_panels(V)) * PANEL, 1);
-    return free - at + ALIGN / (long)sizeof *at;
+    const long H = w->H, V = w->V, N = w->T * w->B;
+    const struct { Matrix *matrix; long rows, columns; } parts[] = {
+        {&w->W_xh, V, H},   {&w->W_hh, H, H}, {&w->W_hh_T, H, H}, {&w->W_hq, H, V},
+        {&w->W_hq_T, V, H}, {&w->b_q, 1, V},  {&w->h, N + w->B, H}, {&w->d, N, H},
+        {&w->q, N, V},      {&w->sums, num_panels(H) * PANEL + V, 1},
+    };
+    long used = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        /* one row more than needed: panels a power of 2 apart would share few cache sets */
+        long stride = (parts[i].rows + 1) * PANEL;
+        if (at) *parts[i].matrix = (Matrix){at + used, stride};
+        used += num_panels(parts[i].columns) * stride;
+    }
+    return used;
 }
 
 static int all_known(const int64_t *symbols, long num, long V)
@@ -324,22 +354,29 @@ static void pack_forward(const Work *w, float *const params[5], const float *sta
                 panel(w->W_xh, p)[v * PANEL + c] += params[2][p * PANEL + c];
     pack(w->W_hh, params[1], w->H, w->H);
     pack(w->W_hq, params[3], w->H, w->V);
-    for (long c = 0; c < num_panels(w->V) * PANEL; c++) /* symbols there are not: never likely */
+    for (long c = 0; c < num_panels(w->V) * PANEL; c++) /* no symbol: of no probability */
         panel(w->b_q, c / PANEL)[c % PANEL] = c < w->V ? params[4][c] : -1e30f;
     pack(w->h, state, w->B, w->H);
 }
 
-long workspace(long B, long T, long H, long V)
+/* How many floats `at` must have room for, in what follows; aligned to 64 bytes. */
+long workspace(const long sizes[4])
 {
-    return lay_out(&(Work){B, T, H, V}, 0);
+    Work w = {.B = sizes[0], .T = sizes[1], .H = sizes[2], .V = sizes[3]};
+    return lay_out(&w, NULL);
 }
 
+/* x: (T, B). state, last: (B, H). logits: (T * B, V). Return 0 for an unknown symbol, else 1. */
 int forward(const long sizes[4], float *at, float *const params[5], const int64_t *x,
             const float *state, float *logits, float *last)
 {
-    Work w = {sizes[0], sizes[1], sizes[2], sizes[3]};
+    Work w = {.B = sizes[0], .T = sizes[1], .H = sizes[2], .V = sizes[3]};
     if (!all_known(x, w.T * w.B, w.V)) return 0;
     lay_out(&w, at);
+    if (w.B == 1) {
+        forward_row(&w, params, x, state, logits, last);
+        return 1;
+    }
     pack_forward(&w, params, state);
     unroll(&w, x);
     read_out(&w);
@@ -348,12 +385,12 @@ int forward(const long sizes[4], float *at, float *const params[5], const int64_
     return 1;
 }
 
-/* Return 0, and nothing else, where a symbol is none of the vocabulary. */
+/* x, y: (T, B). loss: the mean of the tokens'. Return 0 for an unknown symbol, else 1. */
 int iterate(const long sizes[4], float *at, float *const params[5], float *const grads[5],
             const int64_t *x, const int64_t *y, const float *state, float *loss, float *last)
 {
-    Work w = {sizes[0], sizes[1], sizes[2], sizes[3]};
-    long num_tokens = w.T * w.B;
+    Work w = {.B = sizes[0], .T = sizes[1], .H = sizes[2], .V = sizes[3]};
+    const long num_tokens = w.T * w.B;
     if (!all_known(x, num_tokens, w.V) || !all_known(y, num_tokens, w.V)) return 0;
     lay_out(&w, at);
     pack_forward(&w, params, state);
@@ -363,7 +400,7 @@ int iterate(const long sizes[4], float *at, float *const params[5], float *const
     unroll(&w, x);
     read_out(&w);
     double total = 0;
-    for (long n = 0; n < num_tokens; n++) total += softmax_row(&w, n, y[n], 1.0f / num_tokens);
+    for (long n = 0; n < num_tokens; n++) total += cross_entropy(&w, n, y[n]);
     *loss = total / num_tokens;
     unpack(last, from_row(w.h, num_tokens), w.B, w.H);
 
@@ -372,4 +409,24 @@ int iterate(const long sizes[4], float *at, float *const params[5], float *const
     weight_gradient(&w, grads[1], grads[2], w.h, w.d, w.H);
     input_gradient(&w, grads[0], x);
     return 1;
+}
+
+/* params -= lr * grads * min(1, theta / norm); return the norm of all gradients as one vector. */
+float update(const long nums[5], float *const params[5], float *const grads[5], float theta,
+             float lr)
+{
+    double squares = 0;
+    for (int i = 0; i < 5; i++) {
+        vec total = {0};
+        for (long k = 0; k < nums[i]; k += LANES) {
+            vec g = {0};
+            memcpy(&g, grads[i] + k, (nums[i] - k < LANES ? nums[i] - k : LANES) * sizeof(float));
+            total += g * g;
+        }
+        squares += sum_of(total);
+    }
+    const float norm = sqrt(squares), factor = theta / norm, rate = factor > 1 ? lr : lr * factor;
+    for (int i = 0; i < 5; i++)
+        for (long k = 0; k < nums[i]; k++) params[i][k] -= rate * grads[i][k];
+    return norm;
 }

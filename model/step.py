@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from model.rnn import Params, State, rnn
 
-StepName = Literal["torch", "reference"]
+StepName = Literal["native", "torch", "reference"]
 Forward = Callable[[Params, Tensor, State], tuple[Tensor, State]]
 
 
@@ -27,6 +27,7 @@ class Buffers:
     grads: the gradients, in the order and shapes of `params`.
     H: (num_steps + 1, batch_size, num_hiddens), the states, H[0] being the one before the batch.
     D: (num_steps, batch_size, num_hiddens), the loss's gradient by state, then by pre-activation.
+    workspace: whatever the native step needs, which makes it.
     """
 
     def __init__(self, params: Sequence[Tensor], batch_size: int, num_steps: int) -> None:
@@ -35,23 +36,28 @@ class Buffers:
         self.grads = [new_empty(param.shape) for param in params]
         self.H = new_empty(num_steps + 1, batch_size, num_hiddens)
         self.D = new_empty(num_steps, batch_size, num_hiddens)
+        self.workspace = new_empty(0)
 
 
 Iterate = Callable[[Params, Tensor, Tensor, State, Buffers], tuple[Tensor, list[Tensor], State]]
+Update = Callable[[Params, Sequence[Tensor], float, float], Tensor]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One way to compute; every way has the same two functions.
+    """One way to compute; every way has the first two functions.
 
     iterate(params, X, Y, state, buffers) -> (loss, grads, state): the mean token loss of a batch
     X, Y of (batch_size, num_steps), its gradients (`buffers.grads`) and the detached last state.
     forward(params, X, state) -> (logits, state): as `rnn`, without gradients, from symbols.
-    Neither waits for the device.
+    update(params, grads, theta, lr) -> norm: clipping and descent in one, where that is faster
+    than `grad_clipping` and `sgd`; the gradients may be left as they are.
+    None waits for the device.
     """
 
     iterate: Iterate
     forward: Forward
+    update: Update | None = None
 
 
 def reference_iterate(
@@ -138,3 +144,24 @@ STEPS: dict[StepName, Step] = {
     "torch": Step(torch_iterate, torch_forward),
     "reference": Step(reference_iterate, reference_forward),
 }
+
+
+def choose_step(name: str, device: torch.device | str) -> tuple[StepName, Step, str]:
+    """The step that `train.step` stands for on a device: its name, itself, and a reason or "".
+
+    `auto` is `native` on a CPU where it can be had, else `torch`. The reason says in one line why
+    the native step is not taken where it might have been.
+    """
+    if name in STEPS:
+        return name, STEPS[name], ""
+    reason = ""
+    if torch.device(device).type == "cpu":
+        from model.native import Unavailable, native_step  # it imports this file, and compiles
+
+        step = native_step()
+        if not isinstance(step, Unavailable):
+            return "native", step, ""
+        reason = f"using the torch step: {step}"
+    elif name == "native":
+        reason = f"using the torch step: the native one is for CPUs, not {device}"
+    return "torch", STEPS["torch"], reason

@@ -102,10 +102,13 @@ def train_epoch(
         if buffers is None:
             buffers = Buffers(net.params, *X.shape)
         loss, grads, state = step.iterate(net.params, X, Y, state, buffers)
-        for param, grad in zip(net.params, grads, strict=True):
-            param.grad = grad
-        norms.append(grad_clipping(net, theta))
-        sgd(net, lr)
+        if step.update is not None:
+            norms.append(step.update(net.params, grads, theta, lr))
+        else:
+            for param, grad in zip(net.params, grads, strict=True):
+                param.grad = grad
+            norms.append(grad_clipping(net, theta))
+            sgd(net, lr)
         losses.append(loss)
         num_tokens += Y.numel()
     if not losses:

@@ -86,7 +86,11 @@ def curves(scene: Scene) -> Figure:
         traces.append(_curve(scene, [scene.best], 500, name, line={"color": BEST, "width": 3}))
     doublings = [2**i for i in range(scene.max_epochs.bit_length())]
     x_axis = _axis("epoch", log=True) | {"tickvals": doublings, "ticktext": doublings}
-    return _figure(traces, x_axis, _axis(scene.metric, log=True))
+    values = [_value(trial) for trial in scene.trials]
+    # A curve may leap to a million on its way: it runs off the top instead of flattening all.
+    ends = [math.log10(0.95 * min(values)), math.log10(1.15 * max(values))]
+    y_axis = _axis(scene.metric, log=True) | {"range": ends}
+    return _figure(traces, x_axis, y_axis)
 
 
 def importance(scene: Scene) -> Figure:

@@ -56,7 +56,8 @@ def _draw(ax: Axes, figure: Figure) -> None:
     layout = figure["layout"]
     for trace in figure["data"]:
         if trace["type"] == "bar":
-            ax.barh(trace["y"], trace["x"], 0.5, color=trace["marker"]["color"])
+            bars = ax.barh(trace["y"], trace["x"], 0.5, color=trace["marker"]["color"])
+            ax.bar_label(bars, trace["text"], padding=3)
         elif trace["type"] == "contour":
             _contour(ax, trace)
         else:
@@ -64,7 +65,7 @@ def _draw(ax: Axes, figure: Figure) -> None:
     _axis(ax, "x", layout["xaxis"])
     _axis(ax, "y", layout["yaxis"])
     for note in layout.get("annotations", ()):
-        ax.annotate(note["text"], (note["x"], note["y"]), (4, 0), textcoords="offset points")
+        ax.annotate(note["text"], (note["x"], note["y"]), (5, 0), textcoords="offset points")
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     labelled = [trace for trace in figure["data"] if trace.get("showlegend", True)]
@@ -115,11 +116,13 @@ def _axis(ax: Axes, which: str, wanted: dict[str, Any]) -> None:
     axis.set_label_text(wanted["title"]["text"])
     if wanted["type"] == "log":
         getattr(ax, f"set_{which}scale")("log")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
     if "tickvals" in wanted:
         axis.set_ticks(wanted["tickvals"])
         axis.set_ticklabels([str(text).replace("<br>", "\n") for text in wanted["ticktext"]])
-    elif "range" in wanted and wanted["type"] != "log":
-        getattr(ax, f"set_{which}lim")(*wanted["range"])
+    if "range" in wanted:
+        low, high = wanted["range"]
+        ends = (10**low, 10**high) if wanted["type"] == "log" else (low, high)
+        getattr(ax, f"set_{which}lim")(*ends)

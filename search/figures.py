@@ -70,7 +70,7 @@ def history(scene: Scene) -> Figure:
             lowest.append(min([_value(trial), *lowest[-1:]]))
     line = {"color": BEST, "width": 2, "shape": "hv"}
     best = _trace(numbers, lowest, "best so far", "lines", line=line, hoverinfo="skip")
-    return _figure([*traces, best], _axis("trial"), _axis(scene.metric, log=True))
+    return _figure([*traces, best], _axis("trial"), _value_axis(scene.metric))
 
 
 def curves(scene: Scene) -> Figure:
@@ -89,7 +89,7 @@ def curves(scene: Scene) -> Figure:
     values = [_value(trial) for trial in scene.trials]
     # A curve may leap to a million on its way: it runs off the top instead of flattening all.
     ends = [math.log10(0.95 * min(values)), math.log10(1.15 * max(values))]
-    y_axis = _axis(scene.metric, log=True) | {"range": ends}
+    y_axis = _value_axis(scene.metric) | {"range": ends}
     return _figure(traces, x_axis, y_axis)
 
 
@@ -123,8 +123,8 @@ def contour(scene: Scene) -> Figure:
         trace["marker"] = {"color": "#23211c", "size": 4}
     axes = []
     for name, axis in (("clip_threshold", drawn.layout.xaxis), ("lr", drawn.layout.yaxis)):
-        theirs = {"type": axis.type, "range": axis.range}
-        axes.append(_axis(name) | {key: value for key, value in theirs.items() if value})
+        ends = {"range": axis.range} if axis.range else {}
+        axes.append(_axis(name, axis.type == "log") | {"type": axis.type or "-"} | ends)
     return _figure([surface, *points], *axes)
 
 
@@ -135,7 +135,7 @@ def slice_of(scene: Scene, name: str) -> Figure:
         for state in STATES
     ]
     x_axis = _axis(name, _is_log(_distributions(scene)[name]))
-    return _figure(traces, x_axis, _axis(scene.metric, log=True))
+    return _figure(traces, x_axis, _value_axis(scene.metric))
 
 
 def parallel(scene: Scene) -> Figure:
@@ -185,7 +185,7 @@ def sampling(scene: Scene) -> Figure:
         marker = {"color": colour, "size": 11}
         traces.append(_trace(values, names, side, "markers", marker=marker))
     y_axis = _axis("hidden size, lr, clipping @epoch") | {"type": "category"}
-    figure = _figure(traces, _axis(scene.metric, log=True), y_axis)
+    figure = _figure(traces, _value_axis(scene.metric), y_axis)
     figure["layout"]["height"] = 140 + 28 * len(names)
     return figure
 
@@ -265,9 +265,18 @@ def _trace(
     return trace
 
 
-def _axis(title: str, log: bool = False) -> Figure:
+def _axis(title: str, log: bool = False, steps: Sequence[float] = (1, 3)) -> Figure:
+    """An axis; a log one is marked at these multiples of each power of ten."""
     axis: Figure = {"title": {"text": title}, "gridcolor": GRID, "zeroline": False}
-    return axis | {"automargin": True, "type": "log" if log else "-"}
+    axis |= {"automargin": True, "type": "log" if log else "-"}
+    if log:
+        marks = [float(f"{step}e{power}") for power in range(-6, 7) for step in steps]
+        axis |= {"tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
+    return axis
+
+
+def _value_axis(metric: str) -> Figure:
+    return _axis(metric, True, (1, 1.5, 2, 3, 4, 6, 8))
 
 
 def _figure(traces: list[Figure], x_axis: Figure, y_axis: Figure) -> Figure:

@@ -12,7 +12,10 @@ from search.study import UNFINISHED, SearchStudy, rows_of, value_of
 
 TITLES = {
     "history": ("How the search went", "Each trial at its lowest value; the line: best so far."),
-    "curves": ("Learning curves", "Epoch by epoch. A pruned trial ends where it was stopped."),
+    "curves": (
+        "Learning curves",
+        "A pruned one ends where it was stopped; leaps off the scale are cut.",
+    ),
     "importance": ("What mattered", "Each parameter's share in how trials differ (PED-ANOVA)."),
     "contour": ("Learning rate by clipping", "The value over both; the darker, the better."),
     "slice": ("One parameter at a time", "Every trial's lowest value by each of its parameters."),

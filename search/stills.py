@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullLocator
 from matplotlib.tri import Triangulation
 
 from search.figures import GRID, INK, PAPER, Figure, figures
@@ -116,13 +116,14 @@ def _axis(ax: Axes, which: str, wanted: dict[str, Any]) -> None:
     axis.set_label_text(wanted["title"]["text"])
     if wanted["type"] == "log":
         getattr(ax, f"set_{which}scale")("log")
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axis.set_major_formatter(ScalarFormatter())
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
+    low, high = wanted.get("range", (None, None))
+    if low is not None and wanted["type"] == "log":
+        low, high = 10**low, 10**high
+    getattr(ax, f"set_{which}lim")(low, high)
     if "tickvals" in wanted:
-        axis.set_ticks(wanted["tickvals"])
-        axis.set_ticklabels([str(text).replace("<br>", "\n") for text in wanted["ticktext"]])
-    if "range" in wanted:
-        low, high = wanted["range"]
-        ends = (10**low, 10**high) if wanted["type"] == "log" else (low, high)
-        getattr(ax, f"set_{which}lim")(*ends)
+        ends = getattr(ax, f"get_{which}lim")()
+        axis.set_ticks(
+            wanted["tickvals"], [str(x).replace("<br>", "\n") for x in wanted["ticktext"]]
+        )
+        getattr(ax, f"set_{which}lim")(*ends)  # marks beyond the ends have widened them

@@ -43,7 +43,8 @@ class TrainingData:
 class Report:
     """What a worker tells about some epochs.
 
-    rows: one a new epoch, EpochResult's fields and `time` (Unix, in ms). done: the trial trains no
+    rows: one a new epoch, EpochResult's fields, `sample_repetition`, `sample_copied` and `time`
+    (Unix, in ms). done: the trial trains no
     further. diverged: why it failed, or None. checkpoints: the epochs of its `best` and `latest`.
     notices: lines for the person, about checkpoints that could not be used.
     """

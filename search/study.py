@@ -180,7 +180,9 @@ def create_study(folder: Path, config: SearchConfig, attrs: dict[str, Any]) -> S
     return SearchStudy(study, journal, config)
 
 
-def open_study(folder: Path, config: SearchConfig | None = None) -> SearchStudy:
+def open_study(
+    folder: Path, config: SearchConfig | None = None, read_only: bool = False
+) -> SearchStudy:
     """Open the search in a folder, with its own config or one that went on from it.
 
     Raises ConfigError where the folder holds none.
@@ -188,13 +190,22 @@ def open_study(folder: Path, config: SearchConfig | None = None) -> SearchStudy:
     path = folder / JOURNAL
     if not path.is_file():
         raise ConfigError(f"no search is kept in {folder}: there is no {JOURNAL}")
-    journal = Journal(path)
+    journal = Journal(path, read_only)
     try:
         study = optuna.load_study(study_name=None, storage=JournalStorage(journal))
         stored = study.user_attrs["config"]
     except (ValueError, KeyError) as error:
+        journal.close()
         raise ConfigError(f"{path} holds no whole search; begin another with --name") from error
     return SearchStudy(study, journal, config or build_config(stored))
+
+
+def read_study(folder: Path) -> SearchStudy:
+    """The search in a folder as it stands now, to look at: needs no lock and never writes.
+
+    Raises ConfigError where the folder holds none.
+    """
+    return open_study(folder, read_only=True)
 
 
 def rows_of(trial: FrozenTrial) -> list[Row]:

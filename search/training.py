@@ -25,6 +25,7 @@ from model.checkpoint import (
     whole_checkpoints,
 )
 from model.step import STEPS
+from model.text import sample_copied, sample_repetition
 from search.messages import Report, Row, TrainingData, TrialSpec
 
 PARAM_NAMES = ("W_xh", "W_hh", "b_h", "W_hq", "b_q")
@@ -51,6 +52,8 @@ class Training:
             init_rnn_state,
             rnn,
         )
+        self._train_text = "".join(vocab.to_tokens(data.tokens[: data.num_train].tolist()))
+        self._prefix = "".join(vocab.to_tokens(vocab[list(settings["prefix"])]))
         self._restore()
         self._best_checkpoint: Checkpoint | None = None
         tokens = torch.from_numpy(data.tokens.copy()).to(self.device)
@@ -108,7 +111,15 @@ class Training:
 
     def _take(self, result: EpochResult, rows: list[Row]) -> None:
         self.epoch = result.epoch
-        rows.append({**dataclasses.asdict(result), "time": time.time_ns() // 1_000_000})
+        written = result.sample_text[len(self._prefix) :]
+        rows.append(
+            {
+                **dataclasses.asdict(result),
+                "sample_repetition": sample_repetition(written),
+                "sample_copied": sample_copied(written, self._train_text),
+                "time": time.time_ns() // 1_000_000,
+            }
+        )
         value = getattr(result, self.spec.metric)
         if self.best["value"] is None or value < self.best["value"]:
             self.best = {"epoch": result.epoch, "value": value}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.searches import (
+from tests.search.processes import (
     SMOKE,
     finish,
     history,

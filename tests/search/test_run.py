@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.search.searches import ROOT, SMOKE, finish, shown, start, trials, wait_for
+from tests.search.processes import ROOT, SMOKE, finish, shown, start, trials, wait_for
 
 RUN = str(ROOT / "search" / "run.py")
 

@@ -21,14 +21,15 @@ from optuna.storages.journal import BaseJournalBackend
 class Journal(BaseJournalBackend):
     """A journal with one writer; the search's lock on its folder sees to that.
 
+    read_only: leave the file as it is, since another process may be writing to it.
     lost_bytes: how much of an unfinished record was cut off when the file was opened.
     Raises OSError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
-        self.lost_bytes = _cut_to_last_record(path)
-        self._file = path.open("ab")
+        self.lost_bytes = 0 if read_only else _cut_to_last_record(path)
+        self._file = path.open("rb" if read_only else "ab")
         self._replayed = False
         self._unread: list[dict[str, Any]] = []
         self._held: list[bytes] | None = None
@@ -39,7 +40,9 @@ class Journal(BaseJournalBackend):
         if not self._replayed:
             self._replayed = True
             self._unread.clear()
-            for number, line in enumerate(self.path.read_bytes().splitlines()):
+            content = self.path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            for number, line in enumerate(whole.splitlines()):
                 if number >= log_number_from:
                     yield json.loads(line)
         with self._lock:

@@ -5,6 +5,7 @@ The text goes to stdout, everything else to stderr.
 
 import secrets
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,23 +52,23 @@ def sample(
     from search.study import open_study
 
     target = find_target((root or Path.cwd()).absolute(), name, trial, run_id)
-    search = open_study(target.folder, read_only=True)
-    owner, chosen = pick_trial(target, search)
-    checkpoint, notices = read_checkpoint(owner, chosen, which)
-    metric = search.config.search.metric
-    for notice in notices:
-        print(notice, file=sys.stderr)
-    print(
-        f"search {search.name}, {owner.label(chosen.number)}, epoch {checkpoint.epoch}, "
-        f"{metric} {checkpoint.state['row'][metric]:.4f}",
-        file=sys.stderr,
-    )
-    if temperature > 0 and seed is None:
-        seed = secrets.randbelow(2**31)
-        print(f"the same text again: --seed {seed}", file=sys.stderr)
+    with closing(open_study(target.folder, read_only=True)) as search:
+        owner, chosen = pick_trial(target, search)
+        checkpoint, notices = read_checkpoint(owner, chosen, which)
     if prefix is None:
         prefix = search.config.train.prefix
-    text = write(checkpoint, prefix, length, temperature, seed or 0)
+    drawn = temperature > 0 and seed is None
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    text = write(checkpoint, prefix, length, temperature, seed)
+    metric = search.config.search.metric
+    value = checkpoint.state["row"][metric]
+    about = f"search {search.name}, {owner.label(chosen.number)}, epoch {checkpoint.epoch}"
+    notices.append(f"{about}, {metric} {value:.4f}")
+    if drawn:
+        notices.append(f"the same text again: --seed {seed}")
+    for notice in notices:
+        print(notice, file=sys.stderr)
     if sys.stdout.isatty():
         from search.view import printable
 

@@ -228,6 +228,7 @@ def open_study(
         study = optuna.load_study(study_name=names[0], storage=storage)
         stored = study.user_attrs["config"]
     except (ValueError, LookupError) as error:
+        journal.close()
         raise ConfigError(f"{path} holds no whole search; begin another with --name") from error
     return SearchStudy(study, journal, config or build_config(stored), load_earlier(study))
 

@@ -1,14 +1,18 @@
 """A small search with real trials and checkpoints, made in this process without Ray."""
 
+import io
 import os
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
-from optuna.trial import TrialState
 
+from search.command import run_command
 from search.config import SearchConfig, build_config
 from search.messages import TrialSpec
 from search.samplers import rungs
@@ -63,24 +67,33 @@ def train_trial(study: SearchStudy, most_reports: int = 1000) -> int:
     return spec.number
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(module: ModuleType, *arguments: str | Path) -> Ended:
+    """Run a command in this process, which saves the seconds that its imports take."""
+    before, sys.argv = sys.argv, [module.__name__, *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            run_command(module.app)
+    finally:
+        sys.argv = before
+    return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
 def command(script: str, *arguments: str | Path) -> list[str]:
     """A command line of this repository, for `subprocess`."""
     return [sys.executable, str(REPOSITORY / "search" / script), *map(str, arguments)]
-
-
-def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        command(script, *arguments), capture_output=True, text=True, env=environment(), timeout=120
-    )
 
 
 def environment() -> dict[str, str]:
     """This process's, with the repository first and no MLflow but the default one."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     return {**kept, "PYTHONPATH": str(REPOSITORY)}
-
-
-def ended(study: SearchStudy) -> list[int]:
-    """The numbers of the complete trials."""
-    return [trial.number for trial in study.trials(TrialState.COMPLETE)]

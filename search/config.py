@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 Number = TypeVar("Number", int, float)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PARAMS = ("hidden_size", "lr", "clip_threshold", "sampling")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a search, and so of a folder
 
 
 class ConfigError(ValueError):
@@ -81,14 +82,27 @@ class Domain(Section, Generic[Number]):
             raise ValueError(f"every value must be above 0 and finite, but got {self._given()}")
         return self
 
+    def holds(self, value: Any) -> bool:
+        """Whether a proposal could be this value."""
+        if self.choices is not None:
+            return value in self.choices
+        assert self.low is not None and self.high is not None
+        return bool(self.low <= value <= self.high)
+
     def _given(self) -> str:
         return ", ".join(f"{key}={getattr(self, key)}" for key in self.model_fields_set) or "none"
+
+    __str__ = _given
 
 
 class Sampling(Section):
     """Which of the chapter's two ways to cut batches."""
 
     choices: list[Literal["random", "sequential"]] = Field(min_length=1)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a proposal could be this value."""
+        return value in self.choices
 
 
 class Space(Section):
@@ -98,6 +112,20 @@ class Space(Section):
     lr: Domain[float] = Domain[float](low=0.1, high=4.0, log=True)
     clip_threshold: Domain[float] = Domain[float](low=0.1, high=10.0, log=True)
     sampling: Sampling = Sampling(choices=["random", "sequential"])
+
+
+class Setting(Section):
+    """Parameters that a trial is to have; those left out are proposed."""
+
+    hidden_size: int | None = None
+    lr: float | None = None
+    clip_threshold: float | None = None
+    sampling: Literal["random", "sequential"] | None = None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Those that are given."""
+        return self.model_dump(exclude_none=True)
 
 
 class Plugin(BaseModel):
@@ -131,6 +159,10 @@ class Search(Section):
     max_concurrent: int | None = Field(None, ge=1)
     max_failures: int = Field(3, ge=0)
     time_budget_s: Positive | None = None
+    enqueue: list[Setting] = []
+    """The first trials, in this order."""
+    warm_start: list[Annotated[str, Field(pattern=NAME)]] = []
+    """Earlier searches whose finished trials the sampler learns from."""
 
     @model_validator(mode="after")
     def _gpus(self) -> Self:
@@ -162,6 +194,18 @@ class SearchConfig(Section):
                 "`data.val_fraction > 0` must hold for search.metric=val_perplexity, but got 0; "
                 "hold some of the text out, or set search.metric=train_perplexity"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _enqueued_in_space(self) -> Self:
+        for setting in self.search.enqueue:
+            for name, value in setting.params.items():
+                domain = getattr(self.space, name)
+                if not domain.holds(value):
+                    raise ValueError(
+                        f"a setting of search.enqueue must lie in the space, but got "
+                        f"{name}={value} and space.{name} is {domain}"
+                    )
         return self
 
     def dump(self) -> dict[str, Any]:
@@ -308,5 +352,5 @@ def _explain(error: ValidationError, where: str, settings: Sequence[str]) -> str
 def _known_keys(path: Sequence[str]) -> list[str]:
     model: Any = SearchConfig
     for key in path:
-        model = model.model_fields[key].annotation
+        model = get_args(model)[0] if key.isdigit() else model.model_fields[key].annotation
     return list(model.model_fields)

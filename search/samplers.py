@@ -24,6 +24,7 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "qmc": optuna.samplers.QMCSampler,
     "cmaes": optuna.samplers.CmaEsSampler,
 }
+LEARNING = ("tpe", "gp")  # those that read the trials of the study they are given
 PRUNERS: dict[str, Callable[..., BasePruner]] = {
     "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
@@ -51,6 +52,11 @@ def make_sampler(config: SearchConfig, number: int) -> BaseSampler:
     seed = config.train.seed
     if plugin.name != "qmc":
         seed = seed_for("sampler", seed, number)
+    if config.search.warm_start and plugin.name in SAMPLERS and plugin.name not in LEARNING:
+        raise ConfigError(
+            f"`search.warm_start` needs a sampler that learns from other trials, "
+            f"{' or '.join(LEARNING)}, but got {plugin.name!r} (search.sampler)"
+        )
     sampler: BaseSampler = _make("sampler", SAMPLERS, plugin, {"seed": seed, **plugin.arguments})
     return sampler
 

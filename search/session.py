@@ -24,14 +24,14 @@ from rich.console import Console
 
 from data.corpus import Corpus, CorpusError, load_corpus
 from search.cluster import Workers, started_ray
-from search.config import ConfigError, SearchConfig, continue_config, load_config
+from search.config import NAME, ConfigError, SearchConfig, continue_config, load_config
+from search.earlier import earlier_trials
 from search.messages import TrainingData
 from search.samplers import make_pruner, make_sampler
 from search.study import JOURNAL, SearchStudy, count_states, create_study, open_study, rows_of
 from search.tracking import Tracker
 from search.view import View
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PACKAGES = ("torch", "ray", "optuna", "mlflow")
 MLFLOW_CLOSE_S = 60.0
 MLFLOW_INTERRUPTED_S = 3.0
@@ -71,11 +71,14 @@ def run_session(options: Options) -> int:
         corpus = checked_corpus(config)
         if study is not None:
             check_same_corpus(study, corpus)
+        else:
+            earlier, learnt = earlier_trials(options.root / "runs", config, corpus.sha256)
         with started_ray(config) as workers:
             if study is None:
                 folder.mkdir(parents=True)
                 stack.enter_context(locked(folder))
-                study = create_study(folder, config, description(corpus))
+                attrs = {**description(corpus), "warm_start": learnt}
+                study = create_study(folder, config, attrs, earlier)
                 stack.callback(study.close)
             study.set_attr("config", config.dump())
             session = Session(study, corpus, workers, options, started)
@@ -111,13 +114,7 @@ class Session:
             self.view.say(line)
         for number in self.study.interrupt():
             self.view.say(f"trial {number} was left running; it goes on from its last checkpoint")
-        data = TrainingData(
-            self.corpus.name,
-            self.corpus.sha256,
-            self.corpus.tokens,
-            len(self.corpus.split(self.study.config.data.val_fraction)[0]),
-            self.corpus.vocab.idx_to_token,
-        )
+        data = training_data(self.study.config, self.corpus)
         with stop_on_signals(self.driver.stop, self.received), self.view:
             self.tracker.start()
             run_trials(self.driver, data)
@@ -156,7 +153,7 @@ def search_folder(options: Options) -> Path:
     """
     runs = options.root / "runs"
     if options.name is not None:
-        if not NAME.fullmatch(options.name):
+        if not re.fullmatch(NAME, options.name):
             raise ConfigError(
                 "`--name` must be letters, digits, '.', '_' and '-', beginning with a letter or "
                 f"digit, at most 100, but got {options.name!r:.120}"
@@ -243,6 +240,14 @@ def checked_corpus(config: SearchConfig) -> Corpus:
             f"known: {''.join(corpus.vocab.idx_to_token[1:])!r:.80}"
         )
     return corpus
+
+
+def training_data(config: SearchConfig, corpus: Corpus) -> TrainingData:
+    """The text as trials get it."""
+    num_train = len(corpus.split(config.data.val_fraction)[0])
+    return TrainingData(
+        corpus.name, corpus.sha256, corpus.tokens, num_train, corpus.vocab.idx_to_token
+    )
 
 
 def check_same_corpus(study: SearchStudy, corpus: Corpus) -> None:
@@ -354,6 +359,9 @@ def greeting(
         f"search {study.name}: {study.config.search.trials} trials, {num_workers} at a time, on "
         f"{corpus.name} ({len(corpus.tokens)} tokens, {len(corpus.vocab)} symbols)"
     )
+    for name, count in study.attrs.get("warm_start", {}).items():
+        left_out = f"; {count['left_out']} lie outside the space" if count["left_out"] else ""
+        yield f"warm start: {count['taken']} trials of search {name}{left_out}"
     yield f"MLflow: {tracker.uri}"
 
 

@@ -4,7 +4,7 @@ A trial's parameters, every epoch it reported, its state and the checkpoint it c
 in the study's journal first; Ray executes and MLflow shows, and both can be rebuilt from here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from search.config import ConfigError, SearchConfig, build_config
 from search.journal import Journal
 from search.messages import Report, Row
 from search.samplers import distributions, make_pruner, make_sampler, seed_for
+from search.warm import Warmed, load_earlier, store_earlier
 
 JOURNAL = "study.journal"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -35,11 +36,20 @@ class SearchStudy:
     """Optuna's study in a search's folder, in the words of a search.
 
     Made by `create` or `open_study`; the caller holds the folder's lock. Safe to use from several
-    threads. Trials are known by number.
+    threads. Trials are known by number. earlier: trials of other searches, for the sampler alone.
     """
 
-    def __init__(self, study: optuna.Study, journal: Journal, config: SearchConfig) -> None:
+    kind = "trial"  # what one is called, and the MLflow tag that holds its number
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        journal: Journal,
+        config: SearchConfig,
+        earlier: Sequence[FrozenTrial] = (),
+    ) -> None:
         self.study, self.journal, self.config = study, journal, config
+        self.earlier = earlier
         self.study.pruner = make_pruner(config)
         self._distributions = distributions(config.space)
         self._running: dict[int, Trial] = {}
@@ -68,11 +78,17 @@ class SearchStudy:
         return self.study.get_trials(deepcopy=False)[number]
 
     def ask(self) -> Proposal:
-        """The next trial: one that waits to go on, else a new one from a sampler of its own."""
+        """The next trial: one that waits to go on, else a new one.
+
+        What `search.enqueue` leaves open of a new one comes from a sampler of its own.
+        """
         waiting = self.trials(TrialState.WAITING)
         number = waiting[0].number if waiting else len(self.trials())
+        enqueued = self.config.search.enqueue
         with self.journal.group():
-            self.study.sampler = make_sampler(self.config, number)
+            self.study.sampler = Warmed(make_sampler(self.config, number), self.earlier)
+            if not waiting and number < len(enqueued):
+                self.study.enqueue_trial(enqueued[number].params)
             trial = self.study.ask(self._distributions)
         self._running[number] = trial
         return Proposal(number, trial.params, seed_for("trial", self.config.train.seed, number))
@@ -143,9 +159,17 @@ class SearchStudy:
                 return min(trials, key=lambda trial: (value_of(trial), trial.number))
         return None
 
+    def label(self, number: int) -> str:
+        """A trial's name as a folder and in MLflow."""
+        return f"trial-{number:03d}"
+
+    def tags(self, trial: FrozenTrial, run_ids: Mapping[str, str]) -> dict[str, str]:
+        """More tags for a trial's MLflow run; run_ids: what the search has there, by label."""
+        return {}
+
     def trial_folder(self, number: int) -> Path:
         """Where a trial's checkpoints lie."""
-        return self.journal.path.parent / "checkpoints" / f"trial-{number:03d}"
+        return self.journal.path.parent / "checkpoints" / self.label(number)
 
     def checkpoint(self, trial: FrozenTrial, which: str = "best") -> Path | None:
         """The weights of a trial's `best` or `latest` checkpoint, or None where there are none."""
@@ -167,17 +191,22 @@ class SearchStudy:
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 
-def create_study(folder: Path, config: SearchConfig, attrs: dict[str, Any]) -> SearchStudy:
-    """Begin a search in an empty folder; its config and attributes are its first record."""
+def create_study(
+    folder: Path,
+    config: SearchConfig,
+    attrs: dict[str, Any],
+    earlier: Sequence[FrozenTrial] = (),
+) -> SearchStudy:
+    """Begin a search in an empty folder; config, attributes, earlier trials are one record."""
     journal = Journal(folder / JOURNAL)
+    storage = JournalStorage(journal)
     with journal.group():
-        study = optuna.create_study(
-            storage=JournalStorage(journal), study_name=folder.name, direction="minimize"
-        )
+        study = optuna.create_study(storage=storage, study_name=folder.name, direction="minimize")
+        store_earlier(study, earlier)
         study.set_user_attr("config", config.dump())
         for key, value in attrs.items():
             study.set_user_attr(key, value)
-    return SearchStudy(study, journal, config)
+    return SearchStudy(study, journal, config, load_earlier(study))
 
 
 def open_study(
@@ -185,19 +214,23 @@ def open_study(
 ) -> SearchStudy:
     """Open the search in a folder, with its own config or one that went on from it.
 
-    Raises ConfigError where the folder holds none.
+    read_only: nothing can be written, and no lock is needed. Raises ConfigError where the folder
+    holds none.
     """
     path = folder / JOURNAL
     if not path.is_file():
         raise ConfigError(f"no search is kept in {folder}: there is no {JOURNAL}")
     journal = Journal(path, read_only)
     try:
-        study = optuna.load_study(study_name=None, storage=JournalStorage(journal))
+        storage = JournalStorage(journal)
+        # Others are in the journal with it (earlier trials, continuations); it came first.
+        names = optuna.get_all_study_names(storage)
+        study = optuna.load_study(study_name=names[0], storage=storage)
         stored = study.user_attrs["config"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError) as error:
         journal.close()
         raise ConfigError(f"{path} holds no whole search; begin another with --name") from error
-    return SearchStudy(study, journal, config or build_config(stored))
+    return SearchStudy(study, journal, config or build_config(stored), load_earlier(study))
 
 
 def read_study(folder: Path) -> SearchStudy:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.config import ConfigError
 from search.messages import Row
 from search.study import SearchStudy, rows_of
 
@@ -55,6 +56,39 @@ def default_uri(root: Path) -> str:
     return f"sqlite:///{root / 'mlflow.db'}"
 
 
+def _client(uri: str) -> "MlflowClient":
+    """Imports MLflow, which takes seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri)
+
+
+def find_trial(uri: str, run_id: str) -> tuple[str, str, int]:
+    """The search, the kind ("trial" or "continuation") and the number that a run shows.
+
+    Raises ConfigError for a run that MLflow does not know, or that shows no trial.
+    """
+    client = _client(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = client.get_run(run_id).data.tags
+    except MlflowException as error:
+        raise ConfigError(
+            f"`--run-id` must be a run in MLflow at {uri}, but got {run_id!r}: {error}"
+        ) from error
+    for kind in ("continuation", "trial"):
+        if "search" in tags and tags.get(kind, "").isdecimal():
+            return tags["search"], kind, int(tags[kind])
+    raise ConfigError(
+        f"`--run-id` must be the run of a trial, but {run_id!r} is not; for the best trial of a "
+        f"search give its --name"
+    )
+
+
 class Tracker:
     """Keeps MLflow in step with a study; made once a session, on the driver.
 
@@ -66,6 +100,7 @@ class Tracker:
         self.uri = tracking_uri(study.config.tracking.uri, root)
         self.busy_s = 0.0
         self._dirty: set[int] = set()
+        self._run_ids: dict[str, str] = {}  # of all the search's children, by label
         self._shown: dict[int, Shown] = {}
         self._wake = threading.Condition()
         self._closing: str | None = None
@@ -149,13 +184,7 @@ class Tracker:
 
     def _connect(self) -> "MlflowClient":
         """A client, with the search's run in place and what MLflow has of it known."""
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
-
-        for name in ("alembic", "mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-
-        client = MlflowClient(tracking_uri=self.uri)
+        client = _client(self.uri)
         name = self.study.config.tracking.experiment
         experiment = client.get_experiment_by_name(name)
         if experiment is not None:
@@ -188,7 +217,7 @@ class Tracker:
         return str(run_id)
 
     def _read_shown(self, client: "MlflowClient") -> Iterator[tuple[int, Shown]]:
-        """What MLflow has of this search's trials, by their numbers."""
+        """What MLflow has of this study's trials, by their numbers."""
         token = None
         while True:
             page = client.search_runs(
@@ -198,8 +227,11 @@ class Tracker:
             )
             for run in page:
                 tags = run.data.tags
+                self._run_ids[run.info.run_name] = run.info.run_id
+                if self.study.kind not in tags:  # the search's continuations are beside its trials
+                    continue
                 yield (
-                    int(tags["trial"]),
+                    int(tags[self.study.kind]),
                     Shown(run.info.run_id, int(tags.get("epoch", 0)), tags.get("trial_state", "")),
                 )
             token = page.token
@@ -238,14 +270,15 @@ class Tracker:
 
     def _create_run(self, client: "MlflowClient", trial: FrozenTrial) -> Shown:
         assert trial.datetime_start is not None
-        name = f"trial-{trial.number:03d}"
+        name = self.study.label(trial.number)
         run = client.create_run(
             self._experiment_id,
             start_time=int(trial.datetime_start.timestamp() * 1000),
             tags={
                 "mlflow.parentRunId": self._parent_id,
                 "search": self.study.name,
-                "trial": str(trial.number),
+                self.study.kind: str(trial.number),
+                **self.study.tags(trial, self._run_ids),
             },
             run_name=name,
         )

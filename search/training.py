@@ -137,6 +137,7 @@ class Training:
             "vocab": self.data.idx_to_token,
             "rng": {"data": self.rng.getstate()},
             "best": self.best,
+            "row": rows[-1],
             "rows": list(rows),
         }
         copies = (param.detach().clone().cpu() for param in self.net.params)

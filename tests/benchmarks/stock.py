@@ -8,7 +8,6 @@ Source: Ray's documentation, "Running Tune experiments with Optuna" and "Using M
 import json
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from work import NUM_SIDE_BY_SIDE, from_command_line, suggest
+from work import NUM_SIDE_BY_SIDE, from_command_line
+
+from search.samplers import distributions
 
 
 def train_chapter(config: dict[str, Any], text: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -33,6 +34,7 @@ def train_chapter(config: dict[str, Any], text: dict[str, Any], settings: dict[s
 def main() -> None:
     """Run the work and print how many epochs it took and the best perplexity."""
     work = from_command_line()
+    space = distributions(work.config.space)
     max_epochs = work.config.train.max_epochs
     factor = work.config.search.pruner.arguments.get("reduction_factor", 4)
     # Sized so that two trials run on any machine; what is off only saves this way time.
@@ -46,7 +48,6 @@ def main() -> None:
     trainable = tune.with_parameters(
         train_chapter, text=work.text, settings=work.config.train.model_dump()
     )
-    space = partial(suggest, space=work.config.space)
     results = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
@@ -64,11 +65,11 @@ def main() -> None:
             verbose=0,
         ),
     ).fit()
-    frames = [results[i].metrics_dataframe for i in range(len(results))]
+    last, best = results.get_dataframe(), results.get_dataframe("val_perplexity", "min")
     found = {
-        "trials": len(frames),
-        "epochs": sum(len(frame) for frame in frames),
-        "best": min(float(frame["val_perplexity"].min()) for frame in frames),
+        "trials": len(last),
+        "epochs": int(last["training_iteration"].sum()),
+        "best": float(best["val_perplexity"].min()),
     }
     print(json.dumps(found))
 

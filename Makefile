@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test check clean
+.PHONY: search ui test check bench chaos clean
 
 search: $(VENV)/installed
 	$(BIN)/python search/run.py --trials 64
+
+ui: $(VENV)/installed
+	$(BIN)/mlflow ui --host 127.0.0.1 --workers 1
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
@@ -15,6 +18,12 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s --timeout 3600
+
+chaos: $(VENV)/installed-test
+	CHAOS_KILLS=100 CHAOS_SEED=$${CHAOS_SEED:-1} $(BIN)/python -m pytest tests/search/test_chaos.py -s
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

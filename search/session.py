@@ -124,7 +124,7 @@ class Session:
     def end(self) -> int:
         """Bring the rest to MLflow, tell the result and give the exit status; Ray is gone."""
         timeout_s = MLFLOW_INTERRUPTED_S if self.received else MLFLOW_CLOSE_S
-        if not self.tracker.join(timeout_s):
+        if not self.tracker.close(timeout_s):
             self.view.say(
                 f"MLflow at {self.tracker.uri} did not take everything "
                 f"({self.tracker.error or 'too slow'}); nothing is lost: the rest is brought "

@@ -6,43 +6,37 @@ are drawn here. A point carries its trial's number, and a click on it leads to t
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial
 
 from search.config import PARAMS
 from search.pictures import Scene, state_of, thinned
 from search.study import value_of
+from search.traces import (
+    BEST,
+    DARK_IS_GOOD,
+    FIFTHS,
+    GRID,
+    INK,
+    PAPER,
+    SAMPLING,
+    STATES,
+    Figure,
+    Scale,
+    make_axis,
+    make_figure,
+    make_trace,
+    rounded,
+    short,
+    value_axis,
+)
 
-Figure = dict[str, Any]
-
-STATES = {
-    "PRUNED": ("pruned", "#b7aa92"),
-    "COMPLETE": ("complete", "#22577a"),
-    "RUNNING": ("running", "#3f8f6b"),
-    "FAIL": ("failed", "#8a3ea8"),
-}
-BEST = "#c8452c"
-SAMPLING = {"random": "#1d7f86", "sequential": "#c98a1b"}
-FIFTHS = ("#c8452c", "#dd8f63", "#c9b48c", "#d3cbb9", "#e3ded2")  # of the trials, best to worst
-DARK_IS_GOOD = [
-    [0, "#7c2415"],
-    [0.25, "#c8452c"],
-    [0.5, "#e39a6d"],
-    [0.75, "#f0cfae"],
-    [1, "#faf3e6"],
-]
 CONTOUR_TRIALS = 100
 CURVE_POINTS = 20_000  # of all curves together; a phone still draws as many
-GRID, INK, PAPER = "#e6e0d3", "#6d675a", "#fffdf8"
 
 
 def figures(scene: Scene) -> dict[str, list[Figure]]:
@@ -69,8 +63,8 @@ def history(scene: Scene) -> Figure:
             numbers.append(trial.number)
             lowest.append(min([_value(trial), *lowest[-1:]]))
     line = {"color": BEST, "width": 2, "shape": "hv"}
-    best = _trace(numbers, lowest, "best so far", "lines", line=line, hoverinfo="skip")
-    return _figure([*traces, best], _axis("trial"), _value_axis(scene.metric))
+    best = make_trace(numbers, lowest, "best so far", "lines", line=line, hoverinfo="skip")
+    return make_figure([*traces, best], make_axis("trial"), value_axis(scene.metric))
 
 
 def curves(scene: Scene) -> Figure:
@@ -85,12 +79,12 @@ def curves(scene: Scene) -> Figure:
         name = f"trial {scene.best.number}"
         traces.append(_curve(scene, [scene.best], 500, name, line={"color": BEST, "width": 3}))
     doublings = [2**i for i in range(scene.max_epochs.bit_length())]
-    x_axis = _axis("epoch", log=True) | {"tickvals": doublings, "ticktext": doublings}
+    x_axis = make_axis("epoch", log=True) | {"tickvals": doublings, "ticktext": doublings}
     values = [_value(trial) for trial in scene.trials]
     # A curve may leap to a million on its way: it runs off the top instead of flattening all.
     ends = [math.log10(0.95 * min(values)), math.log10(1.15 * max(values))]
-    y_axis = _value_axis(scene.metric) | {"range": ends}
-    return _figure(traces, x_axis, y_axis)
+    y_axis = value_axis(scene.metric) | {"range": ends}
+    return make_figure(traces, x_axis, y_axis)
 
 
 def importance(scene: Scene) -> Figure:
@@ -98,8 +92,8 @@ def importance(scene: Scene) -> Figure:
     (drawn,) = optuna.visualization.plot_param_importances(scene.judged).data
     bars = drawn.to_plotly_json()
     bars |= {"marker": {"color": STATES["COMPLETE"][1]}, "cliponaxis": False, "width": 0.5}
-    x_axis = _axis("share") | {"range": [0, 1.05], "tickformat": ".0%"}
-    return _figure([bars], x_axis, _axis("") | {"showgrid": False})
+    x_axis = make_axis("share") | {"range": [0, 1.05], "tickformat": ".0%"}
+    return make_figure([bars], x_axis, make_axis("") | {"showgrid": False})
 
 
 def contour(scene: Scene) -> Figure:
@@ -113,7 +107,7 @@ def contour(scene: Scene) -> Figure:
     drawn = optuna.visualization.plot_contour(some, params=["clip_threshold", "lr"])
     surface, *points = (trace.to_plotly_json() for trace in drawn.data)
     surface |= {
-        "z": [[None if math.isnan(z) else _rounded(z) for z in row] for row in surface["z"]],
+        "z": [[None if math.isnan(z) else rounded(z) for z in row] for row in surface["z"]],
         "colorscale": DARK_IS_GOOD,
         "reversescale": False,
         "line": {"width": 0.4, "color": PAPER},
@@ -124,8 +118,8 @@ def contour(scene: Scene) -> Figure:
     axes = []
     for name, axis in (("clip_threshold", drawn.layout.xaxis), ("lr", drawn.layout.yaxis)):
         ends = {"range": axis.range} if axis.range else {}
-        axes.append(_axis(name, axis.type == "log") | {"type": axis.type or "-"} | ends)
-    return _figure([surface, *points], *axes)
+        axes.append(make_axis(name, axis.type == "log") | {"type": axis.type or "-"} | ends)
+    return make_figure([surface, *points], *axes)
 
 
 def slice_of(scene: Scene, name: str) -> Figure:
@@ -134,16 +128,16 @@ def slice_of(scene: Scene, name: str) -> Figure:
         _by_state(scene.trials, state, lambda trial: trial.params[name]) | {"showlegend": False}
         for state in STATES
     ]
-    x_axis = _axis(name, _is_log(_distributions(scene)[name]))
-    return _figure(traces, x_axis, _value_axis(scene.metric))
+    x_axis = make_axis(name, _is_log(_distributions(scene)[name]))
+    return make_figure(traces, x_axis, value_axis(scene.metric))
 
 
 def parallel(scene: Scene) -> Figure:
     """A line a trial over all parameters to its value; the best fifth is drawn last."""
     trials = sorted(scene.judged_trials(), key=_value)
-    scales = {name: _Scale(dist) for name, dist in _distributions(scene).items()}
+    scales = {name: Scale(dist) for name, dist in _distributions(scene).items()}
     ends = (_value(trials[0]), _value(trials[-1]))
-    scales[scene.metric] = _Scale(FloatDistribution(*ends, log=True))
+    scales[scene.metric] = Scale(FloatDistribution(*ends, log=True))
     traces = []
     for fifth in reversed(range(len(FIFTHS))):
         x: list[float | None] = []
@@ -155,10 +149,14 @@ def parallel(scene: Scene) -> Figure:
             y += [*(scale.place(values[name]) for name, scale in scales.items()), None]
             numbers += [trial.number] * (len(scales) + 1)
         line = {"color": FIFTHS[fifth], "width": 2.5 if fifth == 0 else 1.2}
-        traces.append(_trace(x, y, "", "lines", numbers, line=line, showlegend=False))
+        traces.append(make_trace(x, y, "", "lines", numbers, line=line, showlegend=False))
     names = [name.replace("_", "<br>", 1) for name in scales]
-    x_axis = _axis("") | {"tickvals": list(range(len(names))), "ticktext": names, "gridcolor": INK}
-    figure = _figure(traces, x_axis | {"range": [-0.3, 4.45]}, {"visible": False})
+    x_axis = make_axis("") | {
+        "tickvals": list(range(len(names))),
+        "ticktext": names,
+        "gridcolor": INK,
+    }
+    figure = make_figure(traces, x_axis | {"range": [-0.3, 4.45]}, {"visible": False})
     figure["layout"]["annotations"] = [
         {"x": i, "y": place, "text": text, "showarrow": False, "xanchor": "left", "xshift": 4}
         | {"font": {"size": 11}, "bgcolor": "rgba(255,253,248,.8)"}
@@ -179,46 +177,15 @@ def sampling(scene: Scene) -> Figure:
     for name, pair in zip(names, scene.pairs, strict=True):
         x += [pair.random, pair.sequential, None]
         y += [name, name, None]
-    traces = [_trace(x, y, "", "lines", line={"color": GRID, "width": 4}, showlegend=False)]
+    traces = [make_trace(x, y, "", "lines", line={"color": GRID, "width": 4}, showlegend=False)]
     for side, colour in SAMPLING.items():
         values = [getattr(pair, side) for pair in scene.pairs]
         marker = {"color": colour, "size": 11}
-        traces.append(_trace(values, names, side, "markers", marker=marker))
-    y_axis = _axis("hidden size, lr, clipping @epoch") | {"type": "category"}
-    figure = _figure(traces, _value_axis(scene.metric), y_axis)
+        traces.append(make_trace(values, names, side, "markers", marker=marker))
+    y_axis = make_axis("hidden size, lr, clipping @epoch") | {"type": "category"}
+    figure = make_figure(traces, value_axis(scene.metric), y_axis)
     figure["layout"]["height"] = 140 + 28 * len(names)
     return figure
-
-
-def short(value: object) -> str:
-    """A parameter or a value in few characters."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-class _Scale:
-    """Places from 0 to 1 for the values of a parameter."""
-
-    def __init__(self, distribution: BaseDistribution) -> None:
-        self.choices: tuple[Any, ...] = ()
-        if isinstance(distribution, CategoricalDistribution):
-            self.choices = distribution.choices
-        else:
-            assert isinstance(distribution, IntDistribution | FloatDistribution)
-            self.low, self.high, self.log = distribution.low, distribution.high, distribution.log
-
-    def place(self, value: Any) -> float:
-        """Where a value lies; the middle where there is but one."""
-        if self.choices:
-            return self.choices.index(value) / max(1, len(self.choices) - 1)
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
-        return (value - low) / (high - low) if high > low else 0.5
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """The places to mark: each choice, or both ends."""
-        values = self.choices or (self.low, self.high)
-        return [(self.place(value), short(value)) for value in values]
 
 
 def _by_state(
@@ -229,7 +196,7 @@ def _by_state(
     marker = {"color": colour, "size": 8, "line": {"color": PAPER, "width": 1}}
     numbers = [trial.number for trial in some]
     y = [_value(trial) for trial in some]
-    return _trace([x_of(trial) for trial in some], y, name, "markers", numbers, marker=marker)
+    return make_trace([x_of(trial) for trial in some], y, name, "markers", numbers, marker=marker)
 
 
 def _curve(
@@ -242,54 +209,9 @@ def _curve(
     for trial in trials:
         rows = thinned(scene.rows[trial.number], num_points)
         x += [*(row["epoch"] for row in rows), None]
-        y += [*(_rounded(row[scene.metric]) for row in rows), None]
+        y += [*(rounded(row[scene.metric]) for row in rows), None]
         numbers += [trial.number] * (len(rows) + 1)
-    return _trace(x, y, name, "lines", numbers, **look)
-
-
-def _trace(
-    x: Sequence[Any],
-    y: Sequence[Any],
-    name: str,
-    mode: str,
-    numbers: Sequence[int] = (),
-    **look: Any,
-) -> Figure:
-    """A trace of plotly's; `numbers` are the trials of its points."""
-    trace = {"type": "scatter", "x": x, "y": y, "name": name, "mode": mode, **look}
-    if numbers:
-        trace |= {
-            "customdata": numbers,
-            "hovertemplate": "trial %{customdata}: %{x}, %{y:.4g}<extra>" + name + "</extra>",
-        }
-    return trace
-
-
-def _axis(title: str, log: bool = False, steps: Sequence[float] = (1, 3)) -> Figure:
-    """An axis; a log one is marked at these multiples of each power of ten."""
-    axis: Figure = {"title": {"text": title}, "gridcolor": GRID, "zeroline": False}
-    axis |= {"automargin": True, "type": "log" if log else "-"}
-    if log:
-        marks = [float(f"{step}e{power}") for power in range(-6, 7) for step in steps]
-        axis |= {"tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
-    return axis
-
-
-def _value_axis(metric: str) -> Figure:
-    return _axis(metric, True, (1, 1.5, 2, 3, 4, 6, 8))
-
-
-def _figure(traces: list[Figure], x_axis: Figure, y_axis: Figure) -> Figure:
-    """Traces on a pair of axes; those without points are left out, and so out of the legend."""
-    layout = {
-        "xaxis": x_axis,
-        "yaxis": y_axis,
-        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "hovermode": "closest",
-        "dragmode": False,
-    }
-    return {"data": [trace for trace in traces if len(trace["x"])], "layout": layout}
+    return make_trace(x, y, name, "lines", numbers, **look)
 
 
 def _distributions(scene: Scene) -> dict[str, BaseDistribution]:
@@ -304,8 +226,4 @@ def _is_log(distribution: BaseDistribution) -> bool:
 def _value(trial: FrozenTrial) -> float:
     value = value_of(trial) if trial.intermediate_values else trial.value
     assert value is not None
-    return _rounded(value)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")  # what a picture shows; keeps the page small
+    return rounded(value)

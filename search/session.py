@@ -115,7 +115,7 @@ class Session:
         for number in self.study.interrupt():
             self.view.say(f"trial {number} was left running; it goes on from its last checkpoint")
         data = training_data(self.study.config, self.corpus)
-        with stop_on_signals(self.driver.stop, self.received), self.view:
+        with stop_on_signals(self.driver.stop) as self.received, self.view:
             self.tracker.start()
             run_trials(self.driver, data)
             self.study.interrupt()
@@ -286,11 +286,12 @@ def description(corpus: Corpus) -> dict[str, Any]:
 
 
 @contextmanager
-def stop_on_signals(stop: Callable[[str], None], received: list[signal.Signals]) -> Iterator[None]:
+def stop_on_signals(stop: Callable[[str], None]) -> Iterator[list[signal.Signals]]:
     """Call `stop` at the first Ctrl-C or SIGTERM, leave at once at the second.
 
-    What was received is added to the list.
+    Gives the list of those received.
     """
+    received: list[signal.Signals] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         if received:
@@ -300,7 +301,7 @@ def stop_on_signals(stop: Callable[[str], None], received: list[signal.Signals])
 
     before = {number: signal.signal(number, handle) for number in INTERRUPTED}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

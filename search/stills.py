@@ -15,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator
-from matplotlib.tri import Triangulation
 
-from search.figures import GRID, INK, PAPER, Figure, figures
+from search.figures import figures
 from search.pictures import TITLES, Scene
+from search.traces import GRID, INK, PAPER, Figure
 
 SIZE = (9.0, 5.2)  # inches
 DPI = 110
+GRID_POINTS = 80
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": GRID,
@@ -59,7 +60,7 @@ def _draw(ax: Axes, figure: Figure) -> None:
             bars = ax.barh(trace["y"], trace["x"], 0.5, color=trace["marker"]["color"])
             ax.bar_label(bars, trace["text"], padding=3)
         elif trace["type"] == "contour":
-            _contour(ax, trace)
+            _contour(ax, trace, layout)
         else:
             _scatter(ax, trace)
     _axis(ax, "x", layout["xaxis"])
@@ -92,20 +93,34 @@ def _scatter(ax: Axes, trace: Figure) -> None:
     )
 
 
-def _contour(ax: Axes, trace: Figure) -> None:
-    """The known places of a contour, with the values between them by triangles in log space."""
-    places = [
-        (x, y, z)
-        for y, row in zip(trace["y"], trace["z"], strict=True)
-        for x, z in zip(trace["x"], row, strict=True)
-        if z is not None
-    ]
-    x, y, z = np.array(places).T
-    triangles = Triangulation(np.log(x), np.log(y)).triangles
+def _contour(ax: Axes, trace: Figure, layout: dict[str, Any]) -> None:
+    """The values of a contour's known places, and between them the means by nearness."""
+    z = np.array(trace["z"], dtype=float)
+    rows, columns = np.nonzero(~np.isnan(z))
+    across = _scaled(ax.xaxis, trace["x"], layout["xaxis"])
+    up = _scaled(ax.yaxis, trace["y"], layout["yaxis"])
+    grid_x, grid_y = (np.linspace(at.min(), at.max(), GRID_POINTS) for at in (across, up))
+    off_x = (grid_x[:, None] - across[columns]) / (np.ptp(across) or 1)
+    off_y = (grid_y[:, None] - up[rows]) / (np.ptp(up) or 1)
+    # (up, across, known); the small number keeps a known place from being divided by.
+    nearness = 1 / (off_y[:, None] ** 2 + off_x[None] ** 2 + 1e-4) ** 2
+    means = (nearness * z[rows, columns]).sum(2) / nearness.sum(2)
     colours = LinearSegmentedColormap.from_list("page", [tuple(c) for c in trace["colorscale"]])
-    filled = ax.tricontourf(Triangulation(x, y, triangles), z, 24, cmap=colours)
-    bar = ax.figure.colorbar(filled, ax=ax)
+    edges = (
+        np.exp(grid) if layout[axis]["type"] == "log" else grid
+        for axis, grid in (("xaxis", grid_x), ("yaxis", grid_y))
+    )
+    bar = ax.figure.colorbar(ax.contourf(*edges, means, 24, cmap=colours), ax=ax)
     bar.set_label(trace["colorbar"]["title"]["text"])
+
+
+def _scaled(axis: Any, values: Any, wanted: dict[str, Any]) -> np.ndarray:
+    """Where values lie on an axis; choices, which Optuna gives as words, side by side."""
+    if wanted["type"] == "category":
+        axis.update_units(list(values))
+        return np.arange(len(values))
+    places = np.asarray(values, dtype=float)
+    return np.array(np.log(places) if wanted["type"] == "log" else places)
 
 
 def _axis(ax: Axes, which: str, wanted: dict[str, Any]) -> None:

@@ -65,6 +65,20 @@ def test_what_cannot_be_drawn_is_left_out_with_a_reason(tmp_path: Path, num_tria
     assert left_out["slice"] in write_report(study, tmp_path, stills=False)[0].read_text()
 
 
+def test_a_space_of_choices_is_drawn_too(tmp_path: Path) -> None:
+    few, some = {"choices": [0.5, 1.0]}, {"choices": [64, 128]}
+    study = make_search(tmp_path / "s", 12, hidden_size=some, lr=few, clip_threshold=few)
+    study.close()
+    assert tmp_path / "contour.png" in write_report(study, tmp_path)
+
+
+def test_a_space_without_logarithms_is_drawn_too(tmp_path: Path) -> None:
+    even = {"low": 0.01, "high": 4.0}
+    study = make_search(tmp_path / "s", 8, lr=even, clip_threshold=even)
+    study.close()
+    assert tmp_path / "contour.png" in write_report(study, tmp_path)
+
+
 def test_a_search_without_values_still_has_a_page(tmp_path: Path) -> None:
     study = make_search(tmp_path / "s", 0)
     study.ask()

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.distributions import (
 )
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from pydantic import ValidationError
 
 from search.config import ConfigError, Domain, Plugin, SearchConfig, Space
 
@@ -48,9 +50,7 @@ def make_sampler(config: SearchConfig, number: int) -> BaseSampler:
     the study. Raises ConfigError for an unknown name or argument.
     """
     plugin = config.search.sampler
-    seed = config.train.seed
-    if plugin.name != "qmc":
-        seed = seed_for("sampler", seed, number)
+    seed = seed_for("sampler", config.train.seed, 0 if plugin.name == "qmc" else number)
     sampler: BaseSampler = _make("sampler", SAMPLERS, plugin, {"seed": seed, **plugin.arguments})
     return sampler
 
@@ -103,7 +103,13 @@ def _make_pruner(plugin: Plugin, max_epochs: int) -> BasePruner:
     if plugin.name == "hyperband":
         arguments = {"max_resource": max_epochs, **arguments}
     if plugin.name == "patient" and arguments.get("wrapped_pruner") is not None:
-        wrapped = Plugin.model_validate(arguments["wrapped_pruner"])
+        try:
+            wrapped = Plugin.model_validate(arguments["wrapped_pruner"])
+        except ValidationError as error:
+            raise ConfigError(
+                "`wrapped_pruner` must be a pruner's name or a mapping with a `name`, but got "
+                f"{reprlib.repr(arguments['wrapped_pruner'])} (search.pruner)"
+            ) from error
         arguments["wrapped_pruner"] = _make_pruner(wrapped, max_epochs)
     pruner: BasePruner = _make("pruner", PRUNERS, plugin, arguments)
     return pruner

@@ -193,6 +193,7 @@ def open_study(folder: Path, config: SearchConfig | None = None) -> SearchStudy:
         study = optuna.load_study(study_name=None, storage=JournalStorage(journal))
         stored = study.user_attrs["config"]
     except (ValueError, KeyError) as error:
+        journal.close()
         raise ConfigError(f"{path} holds no whole search; begin another with --name") from error
     return SearchStudy(study, journal, config or build_config(stored))
 

@@ -5,6 +5,7 @@ Precedence: the defaults here < the YAML file < `--set key.path=value` and flags
 
 import difflib
 import re
+import reprlib  # a few aliases of aliases make a value whose own repr never ends
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
@@ -90,7 +91,8 @@ class Domain(Section, Generic[Number]):
         return bool(self.low <= value <= self.high)
 
     def _given(self) -> str:
-        return ", ".join(f"{key}={getattr(self, key)}" for key in self.model_fields_set) or "none"
+        given = [key for key in type(self).model_fields if key in self.model_fields_set]
+        return ", ".join(f"{key}={getattr(self, key)}" for key in given) or "none"
 
     __str__ = _given
 
@@ -154,7 +156,7 @@ class Search(Section):
     pruner: Plugin = Plugin.model_validate(
         {"name": "successive_halving", "min_resource": 2, "reduction_factor": 4}
     )
-    cpus_per_trial: float = Field(1, gt=0)
+    cpus_per_trial: Positive = 1
     gpus_per_trial: float | Literal["auto"] = "auto"
     max_concurrent: int | None = Field(None, ge=1)
     max_failures: int = Field(3, ge=0)
@@ -244,7 +246,7 @@ def build_config(
         if not separator or not key:
             raise ConfigError(f"`--set key.path=value` must hold, but got {setting!r}")
         try:
-            value = yaml.load(text, Loader=Yaml)
+            value = _parse(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {key}: the value must be YAML, but got {text!r}") from error
         merged = _with(merged, key.split("."), value)
@@ -286,7 +288,17 @@ class Yaml(yaml.SafeLoader):
                 )
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """An integer; one that no array could hold is refused."""
+        value: int = super().construct_yaml_int(node)
+        if abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(
+                None, None, "an integer must fit into 64 bits", node.start_mark
+            )
+        return value
 
+
+Yaml.add_constructor("tag:yaml.org,2002:int", Yaml.construct_yaml_int)
 Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
@@ -294,21 +306,30 @@ Yaml.add_implicit_resolver(
 )
 
 
+def _parse(text: str) -> Any:
+    """YAML as plain values. Raises yaml.YAMLError, whatever is wrong with it."""
+    try:
+        return yaml.load(text, Loader=Yaml)
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # What PyYAML lets through: `2024-13-45`, `!!int x`, `!!bool x`, `!!timestamp x`, `[[[[...`
+        raise yaml.YAMLError(f"a value cannot be read: {error!r}") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text("utf-8"), Loader=Yaml)
-    except (OSError, UnicodeDecodeError) as error:
+        values = _parse(path.read_text("utf-8"))
+    except OSError as error:
         known = ", ".join(sorted(file.name for file in CONFIGS.glob("*.yaml")))
         raise ConfigError(
             f"--config must name a readable YAML file, but got {error}; there are {known} "
             f"in {CONFIGS}"
         ) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a config must be a mapping, but got {values!r:.60}")
+        raise ConfigError(f"{path}: a config must be a mapping, but got {reprlib.repr(values)}")
     return values
 
 
@@ -332,7 +353,9 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _explain(error: ValidationError, where: str, settings: Sequence[str]) -> str:
     """The first thing wrong, in one line: where, the rule, the value, the nearest known key."""
     first = max(error.errors(include_url=False), key=lambda e: e["type"] == "extra_forbidden")
-    keys = [str(key) for key in first["loc"] if key not in ("float", "literal['auto']")]
+    keys = [str(key) for key in first["loc"]]
+    if keys[:2] == ["search", "gpus_per_trial"]:  # pydantic adds which of its types it tried
+        keys = keys[:2]
     key = ".".join(keys)
     source = where
     for setting in settings:
@@ -345,7 +368,7 @@ def _explain(error: ValidationError, where: str, settings: Sequence[str]) -> str
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {key!r} ({source}); {hint}"
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if "but got" in message else f", but got {first['input']!r:.80}"
+    got = "" if "but got" in message else f", but got {reprlib.repr(first['input'])}"
     return f"{message}{got} ({source}{': ' + key if key else ''})"
 
 

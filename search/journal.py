@@ -3,8 +3,9 @@
 The file stays what Optuna's own `JournalFileBackend` reads, so that every Optuna tool opens it.
 Two things are added. A record cut short at the end is cut off before the file is used, where
 Optuna would append behind it and spoil the file. And all that belongs together (a trial and its
-parameters; a report's values, its rung and the trial's end) reaches the disk in one append, so
-that after a kill either all of it happened or none: nothing is pruned by half.
+parameters; a report's values, its rung and the trial's end) reaches the disk in one append, each
+record but the last marked as having `more` behind it, so that after a kill, a power cut or a full
+disk either all of it happened or none: nothing is pruned by half.
 """
 
 import json
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
+
+MORE = b',"more":true}\n'  # how a record ends that belongs together with the next
 
 
 class Journal(BaseJournalBackend):
@@ -82,16 +85,25 @@ class Journal(BaseJournalBackend):
 
     def _write(self, lines: list[bytes]) -> None:
         if lines:
-            self._file.write(b"\n".join(lines) + b"\n")
+            *others, last = lines
+            self._file.write(b"".join(line[:-1] + MORE for line in others) + last + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
 
 
 def _cut_to_last_record(path: Path) -> int:
-    """Cut the file after its last line end; give the number of bytes that went."""
+    """Cut the file after what is whole; give the number of bytes that went."""
     path.touch()
     with path.open("r+b") as file:
         content = file.read()
-        whole = content.rfind(b"\n") + 1
+        whole = whole_length(content)
         file.truncate(whole)
     return len(content) - whole
+
+
+def whole_length(content: bytes) -> int:
+    """How much of a journal is whole: no record cut short, no group without its last record."""
+    end = content.rfind(b"\n") + 1
+    while content.endswith(MORE, 0, end):
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    return end

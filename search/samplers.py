@@ -1,7 +1,9 @@
 """Optuna's samplers and pruners by name, each sampler seeded for the one trial it is asked for."""
 
 import hashlib
+import importlib.util
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from optuna.distributions import (
 )
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from pydantic import ValidationError
 
 from search.config import ConfigError, Domain, Plugin, SearchConfig, Space
 
@@ -49,14 +52,18 @@ def make_sampler(config: SearchConfig, number: int) -> BaseSampler:
     the study. Raises ConfigError for an unknown name or argument.
     """
     plugin = config.search.sampler
-    seed = config.train.seed
-    if plugin.name != "qmc":
-        seed = seed_for("sampler", seed, number)
     if config.search.warm_start and plugin.name in SAMPLERS and plugin.name not in LEARNING:
         raise ConfigError(
             f"`search.warm_start` needs a sampler that learns from other trials, "
             f"{' or '.join(LEARNING)}, but got {plugin.name!r} (search.sampler)"
         )
+    # Optuna itself would miss it only at the second trial.
+    if plugin.name == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise ConfigError(
+            "sampler 'cmaes' needs a package that is not installed: pip install cmaes "
+            "(search.sampler)"
+        )
+    seed = seed_for("sampler", config.train.seed, 0 if plugin.name == "qmc" else number)
     sampler: BaseSampler = _make("sampler", SAMPLERS, plugin, {"seed": seed, **plugin.arguments})
     return sampler
 
@@ -109,7 +116,13 @@ def _make_pruner(plugin: Plugin, max_epochs: int) -> BasePruner:
     if plugin.name == "hyperband":
         arguments = {"max_resource": max_epochs, **arguments}
     if plugin.name == "patient" and arguments.get("wrapped_pruner") is not None:
-        wrapped = Plugin.model_validate(arguments["wrapped_pruner"])
+        try:
+            wrapped = Plugin.model_validate(arguments["wrapped_pruner"])
+        except ValidationError as error:
+            raise ConfigError(
+                "`wrapped_pruner` must be a pruner's name or a mapping with a `name`, but got "
+                f"{reprlib.repr(arguments['wrapped_pruner'])} (search.pruner)"
+            ) from error
         arguments["wrapped_pruner"] = _make_pruner(wrapped, max_epochs)
     pruner: BasePruner = _make("pruner", PRUNERS, plugin, arguments)
     return pruner
@@ -138,8 +151,3 @@ def _make(
     except (TypeError, ValueError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{kind} {plugin.name!r} cannot be made: {message} ({where})") from error
-    except ImportError as error:
-        raise ConfigError(
-            f"{kind} {plugin.name!r} needs a package that is not installed: pip install "
-            f"{plugin.name} ({where})"
-        ) from error

@@ -411,9 +411,9 @@ int iterate(const long sizes[4], float *at, float *const params[5], float *const
     return 1;
 }
 
-/* params -= lr * grads * min(1, theta / norm); return the norm of all gradients as one vector. */
-float update(const long nums[5], float *const params[5], float *const grads[5], float theta,
-             float lr)
+/* params -= lr * grads * min(1, theta / norm); norm: of all gradients as one vector. */
+void update(const long nums[5], float *const params[5], float *const grads[5], float theta,
+            float lr, float *norm)
 {
     double squares = 0;
     for (int i = 0; i < 5; i++) {
@@ -425,8 +425,8 @@ float update(const long nums[5], float *const params[5], float *const grads[5], 
         }
         squares += sum_of(total);
     }
-    const float norm = sqrt(squares), factor = theta / norm, rate = factor > 1 ? lr : lr * factor;
+    *norm = sqrt(squares);
+    const float factor = theta / *norm, rate = factor > 1 ? lr : lr * factor;
     for (int i = 0; i < 5; i++)
         for (long k = 0; k < nums[i]; k++) params[i][k] -= rate * grads[i][k];
-    return norm;
 }

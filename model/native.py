@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 import torch
@@ -33,7 +32,9 @@ FLAGS = (
 COMPILE_TIMEOUT_S = 60.0
 TOLERANCE = 1e-5  # of the self-check, relative; float32 takes about a tenth of it
 
-Longs = ctypes.Array[ctypes.c_long]
+Sizes = ctypes.c_long * 4
+Numbers = ctypes.c_long * 5
+Pointers = ctypes.c_void_p * 5
 
 
 class Unavailable(RuntimeError):
@@ -48,10 +49,12 @@ class Native:
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
+        pointer, number = ctypes.c_void_p, ctypes.c_float
         self._library.workspace.restype = ctypes.c_long
-        self._library.update.restype = ctypes.c_float
+        self._library.iterate.argtypes = [pointer] * 9
+        self._library.forward.argtypes = [pointer] * 7
+        self._library.update.argtypes = [pointer] * 3 + [number] * 2 + [pointer]
 
-    @torch.no_grad()
     def iterate(
         self, params: Params, X: Tensor, Y: Tensor, state: State, buffers: Buffers
     ) -> tuple[Tensor, list[Tensor], State]:
@@ -62,16 +65,15 @@ class Native:
         loss, last = torch.empty(()), torch.empty_like(H)
         known = self._library.iterate(
             sizes,
-            *_pointers([workspace]),
+            *_addresses([workspace]),
             _array(params),
             _array(buffers.grads),
-            *_pointers([x, y], torch.int64),
-            *_pointers([H, loss, last]),
+            *_addresses([x, y], torch.int64),
+            *_addresses([H, loss, last]),
         )
         _check_symbols(known, params)
         return loss, buffers.grads, (last,)
 
-    @torch.no_grad()
     def forward(self, params: Params, X: Tensor, state: State) -> tuple[Tensor, State]:
         """As `Step.forward`. Raises IndexError for an unknown symbol, ValueError for float64."""
         sizes, workspace = self._workspace(params, X, torch.empty(0))
@@ -79,27 +81,25 @@ class Native:
         logits, last = torch.empty(x.numel(), len(params[0])), torch.empty_like(H)
         known = self._library.forward(
             sizes,
-            *_pointers([workspace]),
+            *_addresses([workspace]),
             _array(params),
-            *_pointers([x], torch.int64),
-            *_pointers([H, logits, last]),
+            *_addresses([x], torch.int64),
+            *_addresses([H, logits, last]),
         )
         _check_symbols(known, params)
         return logits, (last,)
 
-    @torch.no_grad()
     def update(self, params: Params, grads: Sequence[Tensor], theta: float, lr: float) -> Tensor:
         """As `Step.update`, over each array twice instead of six times."""
-        nums = (ctypes.c_long * 5)(*[param.numel() for param in params])
-        norm = self._library.update(
-            nums, _array(params), _array(grads), ctypes.c_float(theta), ctypes.c_float(lr)
-        )
-        return torch.tensor(norm)
+        nums = Numbers(*[param.numel() for param in params])
+        norm = torch.empty(())
+        self._library.update(nums, _array(params), _array(grads), theta, lr, norm.data_ptr())
+        return norm
 
-    def _workspace(self, params: Params, X: Tensor, memory: Tensor) -> tuple[Longs, Tensor]:
+    def _workspace(self, params: Params, X: Tensor, memory: Tensor) -> tuple[ctypes.Array[ctypes.c_long], Tensor]:
         """The sizes B, T, H, V as C takes them, and `memory`, or new memory where it is small."""
         vocab_size, num_hiddens = params[0].shape
-        sizes = (ctypes.c_long * 4)(*X.shape, num_hiddens, vocab_size)
+        sizes = Sizes(*X.shape, num_hiddens, vocab_size)
         num = self._library.workspace(sizes)
         return sizes, memory if memory.numel() >= num else torch.empty(num)
 
@@ -195,19 +195,19 @@ def _check(step: Step) -> None:
             raise Unavailable(f"the native step's self-check fails: off by {error:.1e}")
 
 
-def _array(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
-    return (ctypes.c_void_p * len(tensors))(*_pointers(tensors))
-
-
-def _pointers(tensors: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[Any]:
-    """The memory of contiguous CPU tensors. Raises ValueError for others."""
+def _addresses(tensors: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[int]:
+    """Where contiguous CPU tensors lie. Raises ValueError for others."""
     for tensor in tensors:
-        if tensor.dtype != dtype or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous():
             raise ValueError(
                 f"the native step takes contiguous {dtype} on the CPU, but got {tensor.dtype} "
                 f"on {tensor.device}; use the torch step"
             )
-    return [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _array(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return Pointers(*_addresses(tensors))
 
 
 def _check_symbols(known: int, params: Params) -> None:

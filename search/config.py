@@ -90,7 +90,8 @@ class Domain(Section, Generic[Number]):
         return bool(self.low <= value <= self.high)
 
     def _given(self) -> str:
-        return ", ".join(f"{key}={getattr(self, key)}" for key in self.model_fields_set) or "none"
+        given = [key for key in type(self).model_fields if key in self.model_fields_set]
+        return ", ".join(f"{key}={getattr(self, key)}" for key in given) or "none"
 
     __str__ = _given
 

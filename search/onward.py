@@ -146,7 +146,8 @@ def _run(
     received = _train(continuations, number, training, tracker, say)
     continuations.interrupt()
     tracker.touch(number)
-    if not tracker.close(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S):
+    tracker.finish()
+    if not tracker.join(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S):
         say(
             f"MLflow at {tracker.uri} did not take everything ({tracker.error or 'too slow'}); "
             f"nothing is lost: the rest is brought when this search is trained on again"
@@ -165,6 +166,7 @@ def _train(
 
     A signal costs what a kill costs: the epochs since the last save, about a second's.
     """
+    received: list[Signals] = []
     in_training = done = False
 
     def stop(reason: str) -> None:
@@ -172,7 +174,7 @@ def _train(
             raise KeyboardInterrupt
 
     said = time.monotonic()
-    with stop_on_signals(stop) as received, suppress(KeyboardInterrupt):
+    with stop_on_signals(stop, received), suppress(KeyboardInterrupt):
         while not done:
             in_training = True
             if received:

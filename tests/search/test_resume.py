@@ -1,12 +1,12 @@
 """Training on: bit for bit what one long training gives, whatever interrupts it."""
 
-import json
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def show_all(study: SearchStudy, root: Path) -> None:
     for trial in study.trials():
         tracker.touch(trial.number)
     tracker.start()
-    assert tracker.close(60), tracker.error
+    tracker.finish()
+    assert tracker.join(60), tracker.error
 
 
 def continuations(root: Path) -> Continuations:
@@ -90,9 +91,9 @@ def folder(root: Path, label: str) -> Path:
     return root / "runs" / "s" / "checkpoints" / label
 
 
-def perplexities(rows: list[dict[str, Any]]) -> list[tuple[int, float, float, str]]:
+def perplexities(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     keys = ("epoch", "train_perplexity", "val_perplexity", "sample_text")
-    return [tuple(row[key] for key in keys) for row in rows]  # type: ignore[misc]
+    return [tuple(row[key] for key in keys) for row in rows]
 
 
 def test_training_on_is_one_long_training_bit_for_bit(root: Path, tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_damaged_best_checkpoint_is_refused_by_name(root: Path, search: Search
 
 
 def test_a_continuation_without_a_whole_checkpoint_begins_again(root: Path) -> None:
-    arguments = ["--root", root, "--trial", "0", "--from", "latest", "--epochs", "4"]
+    arguments = ["--root", str(root), "--trial", "0", "--from", "latest", "--epochs", "4"]
     call(resume, *arguments)
     whole = weights(folder(root, "trial-000-resumed-001"))
     set_back(root)
@@ -290,8 +291,9 @@ def test_killed_again_and_again_it_ends_as_if_it_never_was(root: Path, finished:
     undisturbed = root / "undisturbed"
     shutil.copytree(finished, undisturbed)
     assert call(resume, "--root", undisturbed, *arguments).returncode == 0
+    own = folder(root, "trial-000-resumed-001")
     for epoch in (3, 30, 120):
-        kill_after(epoch, root, arguments, signal.SIGKILL)
+        signal_once(partial(has_saved, own, epoch), root, arguments, signal.SIGKILL)
     done = call(resume, "--root", root, *arguments)
     assert "trial-000-resumed-001 was interrupted; going on with it" in done.stdout
     assert perplexities(rows(root)) == perplexities(rows(undisturbed))
@@ -307,32 +309,33 @@ def test_killed_again_and_again_it_ends_as_if_it_never_was(root: Path, finished:
 def test_a_signal_ends_it_with_the_command_to_go_on(
     root: Path, number: signal.Signals, status: int
 ) -> None:
-    arguments = ["--trial", "0", "--epochs", "5000"]
-    ended, said = kill_after(3, root, arguments, number)
+    arguments = ["--trial", "0", "--epochs", "50000"]
+    ended, said = signal_once(
+        lambda: "trial-000-resumed-001" in runs(root)[1], root, arguments, number
+    )
     assert ended == status
-    again = f"--name s --trial 0 --epochs 5000 --from best --root {root}\n"
+    again = f"--name s --trial 0 --epochs 50000 --from best --root {root}\n"
     assert f"go on: python search/resume.py {again}" in said
     assert continuations(root).trial(0).state == TrialState.WAITING
     assert runs(root)[1]["trial-000-resumed-001"].info.status == "KILLED"
 
 
-def kill_after(
-    epoch: int, root: Path, arguments: list[str], number: signal.Signals
+def signal_once(
+    ready: Callable[[], bool], root: Path, arguments: list[str], number: signal.Signals
 ) -> tuple[int, str]:
-    """Signal a command once it has saved more than `epoch` epochs; its status and its words."""
+    """Send a command a signal as soon as `ready`; give its status and its words."""
     line = command("resume.py", "--root", root, *arguments)
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment())
-    own = folder(root, "trial-000-resumed-001")
-    while process.poll() is None and newest(own) <= epoch:
+    while process.poll() is None and not ready():
         time.sleep(0.02)
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     return process.returncode, said
 
 
-def newest(folder: Path) -> int:
-    paths = checkpoint_paths(folder) if folder.is_dir() else []
-    return int(json.loads(paths[0].read_text())["epoch"]) if paths else 0
+def has_saved(folder: Path, epoch: int) -> bool:
+    """Whether there is a checkpoint of a later epoch."""
+    return any(int(path.stem.removeprefix("epoch-")) > epoch for path in checkpoint_paths(folder))
 
 
 def rows(root: Path) -> list[dict[str, Any]]:

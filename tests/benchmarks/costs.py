@@ -5,89 +5,74 @@ Runs a search in this process with clocks on two of the driver's parts, the taki
 whole, Tune's loop and the asking for trials included. Prints one JSON line.
 """
 
+import functools
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
-from search.messages import Report
+from search.cluster import ENVIRONMENT
 from search.session import Options, run_session
 from search.tracking import Tracker
-from search.tuner import Driver
 
 
-class Spent:
-    """Wall and CPU seconds of the calling thread, summed over a number of times."""
+class Clock:
+    """Wall and CPU seconds of the calling thread in some methods, and how often they ran.
+
+    began_cpu_s: the CPU of the whole process when the first call came. owner: whose call it was.
+    """
 
     def __init__(self) -> None:
-        self.wall_s = self.cpu_s = 0.0
+        self.wall_s = self.cpu_s = self.began_cpu_s = 0.0
         self.times = 0
+        self.owner: Any = None
 
-    @contextmanager
-    def once(self) -> Iterator[None]:
-        """Count what happens within."""
-        wall, cpu = time.perf_counter(), time.thread_time()
-        yield
-        self.wall_s += time.perf_counter() - wall
-        self.cpu_s += time.thread_time() - cpu
-        self.times += 1
+    def on(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The method, with this clock on it."""
 
+        @functools.wraps(method)
+        def timed(owner: Any, *args: Any) -> Any:
+            if self.owner is None:
+                self.owner, self.began_cpu_s = owner, time.process_time()
+            wall, cpu = time.perf_counter(), time.thread_time()
+            try:
+                return method(owner, *args)
+            finally:
+                self.wall_s += time.perf_counter() - wall
+                self.cpu_s += time.thread_time() - cpu
+                self.times += 1
 
-REPORTS, WAITS = Spent(), Spent()
-TRACKERS: list[Tracker] = []
-FIRST_REPORT_AT: list[float] = []  # CPU seconds of this process when it came: start-up is over
-
-
-class TimedDriver(Driver):
-    """The driver, with a clock on each report."""
-
-    def take_report(self, trial_id: str, report: Report) -> bool:
-        """As the driver does."""
-        if not FIRST_REPORT_AT:
-            FIRST_REPORT_AT.append(time.process_time())
-        with REPORTS.once():
-            return super().take_report(trial_id, report)
-
-
-class TimedTracker(Tracker):
-    """The tracker, with a clock on all that the search waits for."""
-
-    def start(self) -> None:
-        """As the tracker does."""
-        TRACKERS.append(self)
-        super().start()
-
-    def touch(self, number: int) -> None:
-        """As the tracker does."""
-        with WAITS.once():
-            super().touch(number)
-
-    def close(self, timeout_s: float) -> bool:
-        """As the tracker does."""
-        with WAITS.once():
-            return super().close(timeout_s)
+        return timed
 
 
 def main() -> None:
     """Run the search of `--config FILE` in the current folder."""
-    with (
-        patch("search.session.Tracker", TimedTracker),
-        patch("search.tuner.Driver", TimedDriver),
-    ):
-        started = time.perf_counter()
-        run_session(Options(root=Path.cwd(), config=Path(sys.argv[2]), settings=sys.argv[3:]))
-        wall_s = time.perf_counter() - started
-        cpu_s = time.process_time() - FIRST_REPORT_AT[0]
+    os.environ.update(ENVIRONMENT)  # before Ray is imported
+    from search.tuner import Driver
+
+    reports, mlflow = Clock(), Clock()
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Driver, "take_report", reports.on(Driver.take_report)))
+        for name in ("touch", "finish", "join"):  # all that the search waits for
+            stack.enter_context(patch.object(Tracker, name, mlflow.on(getattr(Tracker, name))))
+        run_session(Options(root=Path.cwd(), config=Path(sys.argv[2])))
+    wall_s = time.perf_counter() - started
+    spent = {
+        "study": reports.cpu_s,
+        "mlflow": mlflow.owner.busy_s,
+        "driver": time.process_time() - reports.began_cpu_s,
+    }
     found = {
         "wall_s": wall_s,
-        "reports": REPORTS.times,
-        "study_cpu_ms_a_report": REPORTS.cpu_s / REPORTS.times * 1000,
-        "mlflow_cpu_ms_a_report": TRACKERS[0].busy_s / REPORTS.times * 1000,
-        "driver_cpu_ms_a_report": cpu_s / REPORTS.times * 1000,
-        "mlflow_wait_share": WAITS.wall_s / wall_s,
+        "reports": reports.times,
+        **{f"{part}_cpu_ms_a_report": cpu / reports.times * 1000 for part, cpu in spent.items()},
+        "mlflow_wait_share": mlflow.wall_s / wall_s,
     }
     print(json.dumps(found))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's switch for loopback only
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import ray
@@ -43,7 +44,6 @@ def main() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
     )
     trainable = tune.with_parameters(
         train_chapter, text=work.text, settings=work.config.train.model_dump()

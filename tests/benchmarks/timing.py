@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def interleave(
     variants: Mapping[str, Callable[[], object]], num_rounds: int, num_calls: int = 1
@@ -41,6 +39,8 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def machine() -> dict[str, Any]:
     """What the figures were read on."""
+    import torch  # here, since a plain run of the tests reads this file and needs no torch
+
     info = Path("/proc/cpuinfo")
     models = [
         line.partition(":")[2].strip()

@@ -96,7 +96,9 @@ class Native:
         self._library.update(nums, _array(params), _array(grads), theta, lr, norm.data_ptr())
         return norm
 
-    def _workspace(self, params: Params, X: Tensor, memory: Tensor) -> tuple[ctypes.Array[ctypes.c_long], Tensor]:
+    def _workspace(
+        self, params: Params, X: Tensor, memory: Tensor
+    ) -> tuple[ctypes.Array[ctypes.c_long], Tensor]:
         """The sizes B, T, H, V as C takes them, and `memory`, or new memory where it is small."""
         vocab_size, num_hiddens = params[0].shape
         sizes = Sizes(*X.shape, num_hiddens, vocab_size)

@@ -115,7 +115,7 @@ class Session:
         for number in self.study.interrupt():
             self.view.say(f"trial {number} was left running; it goes on from its last checkpoint")
         data = training_data(self.study.config, self.corpus)
-        with stop_on_signals(self.driver.stop) as self.received, self.view:
+        with stop_on_signals(self.driver.stop, self.received), self.view:
             self.tracker.start()
             run_trials(self.driver, data)
             self.study.interrupt()
@@ -124,7 +124,7 @@ class Session:
     def end(self) -> int:
         """Bring the rest to MLflow, tell the result and give the exit status; Ray is gone."""
         timeout_s = MLFLOW_INTERRUPTED_S if self.received else MLFLOW_CLOSE_S
-        if not self.tracker.close(timeout_s):
+        if not self.tracker.join(timeout_s):
             self.view.say(
                 f"MLflow at {self.tracker.uri} did not take everything "
                 f"({self.tracker.error or 'too slow'}); nothing is lost: the rest is brought "
@@ -286,12 +286,11 @@ def description(corpus: Corpus) -> dict[str, Any]:
 
 
 @contextmanager
-def stop_on_signals(stop: Callable[[str], None]) -> Iterator[list[signal.Signals]]:
+def stop_on_signals(stop: Callable[[str], None], received: list[signal.Signals]) -> Iterator[None]:
     """Call `stop` at the first Ctrl-C or SIGTERM, leave at once at the second.
 
-    Gives the list of those received.
+    What was received is added to the list.
     """
-    received: list[signal.Signals] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         if received:
@@ -301,7 +300,7 @@ def stop_on_signals(stop: Callable[[str], None]) -> Iterator[list[signal.Signals
 
     before = {number: signal.signal(number, handle) for number in INTERRUPTED}
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -129,9 +129,8 @@ class Tracker:
             self._closing = "FINISHED" if self.study.is_done() else "KILLED"
             self._wake.notify()
 
-    def close(self, timeout_s: float) -> bool:
-        """Finish and wait for it, at most so long; False where something stayed behind."""
-        self.finish()
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end, at most so long; False where something stayed behind."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and not self._dirty
 

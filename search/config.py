@@ -46,7 +46,7 @@ class Train(Section):
     num_steps: int = Field(35, ge=1)
     max_epochs: int = Field(32, ge=1)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    step: Literal["torch", "reference"] = "torch"
+    step: Literal["auto", "native", "torch", "reference"] = "auto"
     seed: int = Field(0, ge=0)
     prefix: str = Field("time traveller", min_length=1)
     num_preds: int = Field(50, ge=0)

@@ -24,7 +24,7 @@ from model.checkpoint import (
     save_checkpoint,
     whole_checkpoints,
 )
-from model.step import STEPS
+from model.step import Step, choose_step
 from model.text import sample_copied, sample_repetition
 from search.messages import Report, Row, TrainingData, TrialSpec
 
@@ -54,7 +54,9 @@ class Training:
         )
         self._train_text = "".join(vocab.to_tokens(data.tokens[: data.num_train].tolist()))
         self._prefix = "".join(vocab.to_tokens(vocab[list(settings["prefix"])]))
+        self.step_name: str = settings["step"]
         self._restore()
+        step = self._choose_step()
         self._best_checkpoint: Checkpoint | None = None
         tokens = torch.from_numpy(data.tokens.copy()).to(self.device)
         use_random_iter = spec.params["sampling"] == "random"
@@ -78,8 +80,18 @@ class Training:
             prefix=settings["prefix"],
             num_preds=settings["num_preds"],
             first_epoch=self.epoch + 1,
-            step=STEPS[settings["step"]],
+            step=step,
         )
+
+    def _choose_step(self) -> Step:
+        """The step that the trial began with, where it can be had; a notice where it cannot."""
+        before = self.step_name
+        self.step_name, step, reason = choose_step(before, self.device)
+        if self.epoch and self.step_name != before:
+            reason += f"; the trial goes on from epoch {self.epoch}, no longer bit for bit"
+        if reason:
+            self.notices.append(f"trial {self.spec.number}: {reason}")
+        return step
 
     def advance(self) -> Report:
         """Train until a rung, the report interval or the end; save; say what happened.
@@ -132,6 +144,7 @@ class Training:
             "params": self.spec.params,
             "seed": self.spec.seed,
             "train": self.spec.train,
+            "step": self.step_name,
             "metric": self.spec.metric,
             "corpus": {"name": self.data.name, "sha256": self.data.sha256},
             "vocab": self.data.idx_to_token,
@@ -192,6 +205,7 @@ class Training:
                 param.copy_(checkpoint.tensors[name])
         version, internal, gauss = state["rng"]["data"]
         self.rng.setstate((version, tuple(internal), gauss))
+        self.step_name = state["step"]
         self.epoch, self.best, self.untold = checkpoint.epoch, state["best"], state["rows"]
 
 

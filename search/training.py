@@ -89,7 +89,7 @@ class Training:
         self.step_name, step, reason = choose_step(before, self.device)
         if self.epoch and self.step_name != before:
             reason += f"; the trial goes on from epoch {self.epoch}, no longer bit for bit"
-        if reason:
+        if reason and (before != "auto" or self.spec.number == 0):  # once is enough for a search
             self.notices.append(f"trial {self.spec.number}: {reason}")
         return step
 

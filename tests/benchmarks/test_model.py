@@ -25,7 +25,7 @@ NUM_VAL_TOKENS = 17_000
 GEMM_SIZE = 2048
 
 # The native step comes first where it can be had.
-FASTEST, FASTEST_STEP, REASON = choose_step("auto", "cpu")
+FASTEST, FASTEST_STEP, _ = choose_step("auto", "cpu")
 STEPS = {FASTEST: FASTEST_STEP, **TORCH_STEPS}
 
 

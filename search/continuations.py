@@ -20,8 +20,8 @@ from search.study import SearchStudy
 class Request:
     """What a person asked for; the same request again means the same continuation.
 
-    source: the label of what is trained on. which: its `best` or `latest` checkpoint. epochs: how
-    many more. The rest takes the place of the source's parameters, where it is given.
+    source: the label of what is trained on. which: its `best` or `latest` checkpoint, or `start`
+    for none. epochs: how many more. The rest replaces the source's parameters, where given.
     """
 
     source: str
@@ -90,12 +90,13 @@ class Continuations(SearchStudy):
         return None
 
     def add(
-        self, request: Request, root: int, params: dict[str, Any], seed: int, before: Row
+        self, request: Request, root: int, params: dict[str, Any], seed: int, before: Row | None
     ) -> int:
         """A new continuation, yet to be started; give its number.
 
-        root: the search's trial that it goes back to. before: what the last epoch gave.
+        root: the search's trial that it goes back to. before: what its last epoch gave, if any.
         """
+        epoch = before["epoch"] if before else 0
         siblings = [trial for trial in self.trials() if trial.user_attrs["root"] == root]
         attrs = {
             "label": f"{self.search.label(root)}-resumed-{len(siblings) + 1:03d}",
@@ -103,8 +104,8 @@ class Continuations(SearchStudy):
             "root": root,
             "seed": seed,
             "before": before,
-            "first_epoch": before["epoch"] + 1,
-            "last_epoch": before["epoch"] + request.epochs,
+            "first_epoch": epoch + 1,
+            "last_epoch": epoch + request.epochs,
         }
         fixed = {
             "hidden_size": IntDistribution(params["hidden_size"], params["hidden_size"]),

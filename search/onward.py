@@ -27,6 +27,7 @@ from search.config import ConfigError
 from search.continuations import Continuations, Request, continuations_of
 from search.messages import TrialSpec
 from search.pick import find_target, pick_trial, read_checkpoint
+from search.samplers import seed_for
 from search.session import (
     INTERRUPTED,
     MLFLOW_CLOSE_S,
@@ -62,7 +63,7 @@ def train_on(options: Options) -> int:
         request = Request(
             owner.label(trial.number),
             options.which,
-            options.epochs,
+            options.epochs or search.config.train.max_epochs,
             options.lr,
             options.clip_threshold,
             options.sampling,
@@ -71,8 +72,9 @@ def train_on(options: Options) -> int:
         continuations, number = _begin(owner, trial, search, request, say)
         spec = continuations.start(number)
         first_epoch = continuations.trial(number).user_attrs["first_epoch"]
-        for notice in plant(spec, owner.trial_folder(trial.number), first_epoch - 1):
-            say(notice)
+        if first_epoch > 1:
+            for notice in plant(spec, owner.trial_folder(trial.number), first_epoch - 1):
+                say(notice)
         torch.set_num_threads(spec.num_threads)
         training = Training(spec, training_data(search.config, corpus))
         assert training.epoch >= first_epoch - 1, "what was planted must fit"
@@ -91,16 +93,18 @@ def _begin(
         if number is not None:
             say(f"{continuations.label(number)} was interrupted; going on with it")
             return continuations, number
-    source, notices = read_checkpoint(owner, trial, request.which)
-    for notice in notices:
-        say(notice)
+    root = trial.number if owner is search else trial.user_attrs["root"]
+    seed, before = seed_for("trial", search.config.train.seed, root), None
+    if request.which != "start":
+        source, notices = read_checkpoint(owner, trial, request.which)
+        before = source.state["row"]
+        for notice in notices:
+            say(notice)
     if continuations is None:
         continuations = continuations_of(search, create=True)
         assert continuations is not None
-    root = trial.number if owner is search else trial.user_attrs["root"]
     params = request.params(trial.params)
-    state = source.state
-    return continuations, continuations.add(request, root, params, state["seed"], state["row"])
+    return continuations, continuations.add(request, root, params, seed, before)
 
 
 def plant(spec: TrialSpec, source: Path, epoch: int) -> list[str]:

@@ -16,7 +16,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def resume(
-    epochs: Annotated[int, typer.Option(min=1, help="How many more epochs to train.")],
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many more epochs. Default: as many as a trial has."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The search's name. Default: the latest.")
     ] = None,
@@ -26,7 +29,8 @@ def resume(
         typer.Option(help="The trial by its MLflow run, which may be one trained on already."),
     ] = None,
     which: Annotated[
-        Literal["best", "latest"], typer.Option("--from", help="The checkpoint to go on from.")
+        Literal["best", "latest", "start"],
+        typer.Option("--from", help="The checkpoint to go on from; start: the whole trial again."),
     ] = "best",
     lr: Annotated[float | None, typer.Option(help="Another learning rate.")] = None,
     clip_threshold: Annotated[

@@ -199,15 +199,12 @@ class Tracker:
         return client
 
     def _find_parent(self, client: "MlflowClient") -> str:
-        """The search's run: the one in the study, else one left by a kill, else a new one."""
-        kept = self.study.attrs.get("mlflow_run_id")
-        if kept is not None:
-            client.update_run(kept, status="RUNNING")
-            return str(kept)
+        """The search's run, by its tag: MLflow may have lost it, or the study not know it yet."""
         study_tag = self.study.attrs["search_id"]
         found = client.search_runs([self._experiment_id], f"tags.search_id = '{study_tag}'")
         if found:
             run_id = found[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
         else:
             tags = {"search_id": study_tag, "search": self.study.name}
             run = client.create_run(self._experiment_id, tags=tags, run_name=self.study.name)

@@ -25,7 +25,7 @@ class Options:
     trial: int | None
     run_id: str | None
     which: str
-    epochs: int
+    epochs: int | None
     lr: float | None = None
     clip_threshold: float | None = None
     sampling: str | None = None
@@ -40,7 +40,8 @@ def greeting(continuations: Continuations, number: int) -> Iterator[str]:
         f"search {continuations.name}: {attrs['request']['source']} goes on as {attrs['label']}, "
         f"epochs {attrs['first_epoch']} to {attrs['last_epoch']}, {params}"
     )
-    yield f"before: {describe(attrs['before'], metric)}"
+    if attrs["before"]:
+        yield f"before: {describe(attrs['before'], metric)}"
 
 
 def ending(
@@ -48,22 +49,23 @@ def ending(
 ) -> Iterator[str]:
     """What there is after it, where it lies, and how to go on."""
     trial, metric = continuations.trial(number), continuations.config.search.metric
-    rows = rows_of(trial)
+    attrs, rows = trial.user_attrs, rows_of(trial)
     if trial.state == TrialState.FAIL:
-        yield f"failed: {trial.user_attrs['reason']}"
+        yield f"failed: {attrs['reason']}"
     if rows:
         yield f"after: {describe(rows[-1], metric)}"
-    best, notices = read_checkpoint(continuations, trial, "best")
-    yield from notices
-    yield f"best: epoch {best.epoch}, {metric} {best.state['row'][metric]:.4f}"
-    folder = continuations.trial_folder(number)
-    yield f"  checkpoint: {checkpoint_path(folder, best.epoch).with_suffix('.safetensors')}"
+    if rows or attrs["before"]:
+        best, notices = read_checkpoint(continuations, trial, "best")
+        yield from notices
+        yield f"best: epoch {best.epoch}, {metric} {best.state['row'][metric]:.4f}"
+        path = checkpoint_path(continuations.trial_folder(number), best.epoch)
+        yield f"  checkpoint: {path.with_suffix('.safetensors')}"
     command = ["python", "search/resume.py", "--name", continuations.name]
     root = [] if options.root == Path.cwd() else ["--root", str(options.root)]
     if trial.state == TrialState.WAITING:
         yield f"go on: {shlex.join([*command, *_arguments(options, trial), *root])}"
     elif trial.state == TrialState.COMPLETE and (run_id := tracker.run_id(number)):
-        more = ["--run-id", run_id, "--epochs", str(options.epochs)]
+        more = ["--run-id", run_id]
         yield f"train it on further: {shlex.join([*command, *more, *root])}"
     yield f"look: {tracker.ui_command()}"
 
@@ -80,7 +82,7 @@ def _arguments(options: Options, trial: FrozenTrial) -> list[str]:
     given = {
         "--run-id": options.run_id,
         "--trial": None if by_run else trial.user_attrs["root"],
-        "--epochs": options.epochs,
+        "--epochs": trial.user_attrs["request"]["epochs"],
         "--from": options.which,
         "--lr": options.lr,
         "--clip-threshold": options.clip_threshold,

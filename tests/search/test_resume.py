@@ -144,17 +144,20 @@ def test_it_is_a_child_run_that_names_what_it_continues(root: Path) -> None:
     assert steps(client, on) == [4, 5]
 
 
-def test_mlflow_can_be_rebuilt_from_the_study(root: Path) -> None:
+def test_mlflow_can_be_rebuilt_from_the_study(root: Path, tmp_path: Path) -> None:
     call(resume, "--root", root, "--epochs", "2")
-    (root / "mlflow.db").unlink()
+    rebuilt = tmp_path / "rebuilt"
+    rebuilt.mkdir()
     with closing(open_study(root / "runs" / "s")) as study:
         found = continuations_of(study)
         assert found is not None
-        show_all(study, root)
-        show_all(found, root)
-    client, children = runs(root)
-    assert sorted(children) == ["trial-000", "trial-001", found.label(0)]
-    assert steps(client, children[found.label(0)]) == [4, 5]
+        show_all(study, rebuilt)
+        show_all(found, rebuilt)
+    (client, before), (again, after) = runs(root), runs(rebuilt)
+    assert before.keys() == after.keys()
+    assert [steps(again, after[name]) for name in after] == [
+        steps(client, before[name]) for name in after
+    ]
 
 
 def test_a_search_shown_again_has_no_run_twice(root: Path) -> None:
@@ -169,6 +172,15 @@ def test_course_can_be_changed(root: Path) -> None:
     assert call(resume, "--root", root, "--trial=0", "--epochs=1", *change).returncode == 0
     params = continuations(root).trial(0).params
     assert (params["lr"], params["clip_threshold"], params["sampling"]) == (0.25, 2.0, "random")
+
+
+def test_from_the_start_the_whole_trial_is_run_again(root: Path) -> None:
+    done = call(resume, "--root", root, "--trial", "1", "--from", "start")
+    assert (done.returncode, "before:" in done.stdout) == (0, False)
+    again = continuations(root)
+    assert perplexities(rows(root)) == perplexities(rows_of(again.search.trial(1)))
+    original = weights(folder(root, "trial-001"))
+    assert same(weights(folder(root, "trial-001-resumed-001")), original)
 
 
 def test_a_run_id_trains_on_what_was_trained_on(root: Path) -> None:
@@ -237,6 +249,7 @@ def set_back(root: Path) -> None:
     ("arguments", "said"),
     [
         (["--epochs", "0"], "--epochs"),
+        (["--from", "worst"], "--from"),
         (["--epochs", "1", "--lr", "0"], "`lr` must be above 0 and finite, but got 0.0 (--lr)"),
         (["--epochs", "1", "--clip-threshold", "nan"], "but got nan (--clip-threshold)"),
         (["--epochs", "1", "--sampling", "none"], "--sampling"),

@@ -99,8 +99,8 @@ def _search(
     data = TrainingData(
         corpus.name, corpus.sha256, corpus.tokens, num_train, corpus.vocab.idx_to_token
     )
-    tracker = Tracker(study, options.root)
     with View(study, console, num_workers) as view:
+        tracker = Tracker(study, options.root, view.say)
         for line in greeting(study, corpus, tracker, num_workers):
             view.say(line)
 

@@ -64,7 +64,7 @@ def view_tag(search_id: str, parent_id: str, metric: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses in MLflow's pages. table: the trials, best first. charts: their learning curves."""
+    """Addresses in MLflow. table: the trials, best first. charts: their learning curves."""
 
     table: str
     charts: str

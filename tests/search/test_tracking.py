@@ -145,9 +145,11 @@ def test_the_corpus_is_a_data_set_of_the_search(
     client: MlflowClient, study: SearchStudy, tmp_path: Path
 ) -> None:
     bring(study, tmp_path)
-    (dataset,) = parents(client)[0].inputs.dataset_inputs
-    assert dataset.dataset.name == "bundled" and dataset.dataset.digest == ("ab" * 32)[:36]
-    assert json.loads(dataset.dataset.profile)["vocab_size"] == 28
+    inputs = parents(client)[0].inputs
+    assert inputs is not None
+    dataset = inputs.dataset_inputs[0].dataset
+    assert dataset.name == "bundled" and dataset.digest == ("ab" * 32)[:36]
+    assert json.loads(dataset.profile or "")["vocab_size"] == 28
 
 
 def test_what_a_session_did_not_bring_the_next_one_does(

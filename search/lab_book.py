@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.lab_view import KIND, default_uri, view_tag
 from search.pages import MAX_TAG, TEXTS, origin_tags, text_table, trial_metrics, trial_tags
+from search.served import register_best
 from search.study import SearchStudy, rows_of, value_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ METRICS_A_BATCH = 900  # MLflow takes 1000 items a call
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
@@ -142,6 +144,14 @@ class LabBook:
     def write_folder(self, folder: Path, name: str) -> None:
         """Put the files of a folder among the search's artifacts, under `name`."""
         self._artifacts(self._parent).log_artifacts(str(folder), name)
+
+    def register_best(self) -> bool:
+        """Register the search's best trial where it beats what is registered; say whether."""
+        best = self.study.best()
+        shown = self._shown.get(best.number) if best else None
+        if shown is None:
+            return False
+        return register_best(self.client, self.study, shown.run_id, self._artifacts(shown))
 
     def _experiment(self) -> str:
         name = self.study.config.tracking.experiment

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from search.lab_book import LabBook
 from search.lab_view import Links, links, tracking_uri, ui_command
+from search.served import SERVE
 from search.story import tell_story
 from search.study import SearchStudy
 
@@ -135,6 +136,8 @@ class Tracker:
             self._brought = True
         if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
             self._write_report(self._book)
+        if closing == "FINISHED" and self._book.register_best():
+            self.say(f"the best trial is registered; serve it: {SERVE}")
         self.busy_s += time.thread_time() - started
 
     def _changes(self) -> tuple[set[int], str | None]:

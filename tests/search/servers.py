@@ -26,9 +26,16 @@ def serving(root: Path, *arguments: str, health: str = "health") -> Iterator[str
     """Run `mlflow ...` as its own group of processes until the block ends; gives its address."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", *arguments, "--port", str(port)]
+    # As in an activated environment: MLflow looks for uvicorn on the path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (root / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=root, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=root,
+            env={**os.environ, "PATH": path},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             wait_for(lambda: _answers(f"http://127.0.0.1:{port}/{health}"), timeout_s=90)

@@ -164,8 +164,11 @@ class Tracker:
         self._reported_at = time.monotonic()
 
     def _tell_opened(self) -> None:
+        found = self.links()
         if self.error:
             self.say(f"MLflow at {self.uri} answers again")
+        elif found is not None:
+            self.say(f"trials as they come, with `{self.ui_command()}`: {found.table}")
         self.error = None
 
     def _tell_failure(self, error: Exception) -> None:

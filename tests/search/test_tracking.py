@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from optuna.trial import TrialState
 
+from search.lab_book import LabBook
+from search.lab_view import default_uri
 from search.messages import Report
 from search.study import SearchStudy
 from search.tracking import Tracker
@@ -205,6 +208,61 @@ def test_a_run_made_twice_by_a_lost_answer_is_left_once(
     assert [run.info.run_id for run in parents(client)] == [parent.info.run_id]
 
 
+class Killed(BaseException):
+    """Stands for a kill -9: nobody handles it."""
+
+
+def dies_after(num_calls: int) -> type[MlflowClient]:
+    """A client whose process is killed once so many of its calls were carried out."""
+    left = iter(range(num_calls - 1))
+
+    class Dying(MlflowClient):
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name.startswith("_") or not callable(value):
+                return value
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                result = value(*args, **kwargs)
+                if next(left, None) is None:
+                    raise Killed
+                return result
+
+            return call
+
+    return Dying
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_after_a_kill_at_any_call_the_next_session_completes_the_picture(tmp_path: Path) -> None:
+    for num_calls in range(1, 40):
+        root = tmp_path / str(num_calls)
+        study = new_study(root)
+        client = new_store(root)
+        run_trial(study)
+        study.report(study.ask().number, Report(rows(1, 3)))
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("mlflow.MlflowClient", dies_after(num_calls))
+                book = LabBook(study, root, default_uri(root))
+                for trial in study.trials():
+                    book.show(trial)
+                book.show_progress(study.trials())
+                book.describe("page")
+        except Killed:
+            bring(study, root)
+            assert [steps(client, run) for run in children(client)] == [[*range(1, 9)], [1, 2, 3]]
+            assert [run.info.status for run in children(client)] == ["FINISHED", "RUNNING"]
+            assert len(parents(client)) == 1
+            study.close()
+        else:
+            study.close()
+            assert num_calls > 10
+            return
+    pytest.fail("the book never came to its end")
+
+
 def test_runs_that_a_person_deleted_are_made_again(
     client: MlflowClient, study: SearchStudy, tmp_path: Path
 ) -> None:
@@ -238,5 +296,5 @@ def test_a_report_that_fails_costs_nothing_else(
     tracker = Tracker(study, tmp_path, lines.append, fail)
     tracker.start()
     assert tracker.close(60)
-    assert lines == ["the report could not be written: no picture"]
+    assert lines[-1] == "the report could not be written: no picture"
     assert parents(client)[0].info.status == "KILLED"

@@ -11,6 +11,7 @@ disk either all of it happened or none: nothing is pruned by half.
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,14 @@ class Journal(BaseJournalBackend):
                 with self._lock:
                     held, self._held = self._held or [], None
                     self._write(held)
+
+    def settle(self) -> None:
+        """Wait until all that could be read so far is on disk, where no kill can take it back."""
+        while True:
+            with self._lock:
+                if self._held is None:
+                    return
+            time.sleep(0.001)
 
     def close(self) -> None:
         """Close the file; nothing can be appended after."""

@@ -141,7 +141,7 @@ def _run(
     options: Options, continuations: Continuations, number: int, training: Training, say: Say
 ) -> int:
     """Train to the end or a signal, with MLflow beside it, and tell what came of it."""
-    tracker = Tracker(continuations, options.root)
+    tracker = Tracker(continuations, options.root, say)
     for trial in continuations.trials():  # MLflow may lack some of what was done before
         tracker.touch(trial.number)
     for line in greeting(continuations, number):
@@ -150,8 +150,7 @@ def _run(
     received = _train(continuations, number, training, tracker, say)
     continuations.interrupt()
     tracker.touch(number)
-    tracker.finish()
-    if not tracker.join(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S):
+    if not tracker.close(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S):
         say(
             f"MLflow at {tracker.uri} did not take everything ({tracker.error or 'too slow'}); "
             f"nothing is lost: the rest is brought when this search is trained on again"

@@ -101,8 +101,8 @@ class Session:
 
         self.study, self.corpus, self.workers = study, corpus, workers
         self.options, self.started = options, started
-        self.tracker = Tracker(study, options.root)
         self.view = View(study, Console(stderr=options.json), workers.count)
+        self.tracker = Tracker(study, options.root, self.view.say, self._report)
         self.driver = Driver(study, workers, self._on_change, self.view.say)
         self.received: list[signal.Signals] = []
 
@@ -110,7 +110,7 @@ class Session:
         """Run trials until the search has them all or is stopped."""
         from search.tuner import run_trials
 
-        for line in greeting(self.study, self.corpus, self.tracker, self.workers.count):
+        for line in greeting(self.study, self.corpus, self.workers.count):
             self.view.say(line)
         for number in self.study.interrupt():
             self.view.say(f"trial {number} was left running; it goes on from its last checkpoint")
@@ -124,7 +124,7 @@ class Session:
     def end(self) -> int:
         """Bring the rest to MLflow, tell the result and give the exit status; Ray is gone."""
         timeout_s = MLFLOW_INTERRUPTED_S if self.received else MLFLOW_CLOSE_S
-        if not self.tracker.join(timeout_s):
+        if not self.tracker.close(timeout_s):
             self.view.say(
                 f"MLflow at {self.tracker.uri} did not take everything "
                 f"({self.tracker.error or 'too slow'}); nothing is lost: the rest is brought "
@@ -140,6 +140,14 @@ class Session:
         if self.received:
             return INTERRUPTED[self.received[0]]
         return 0 if summary["best"] else 1
+
+    def _report(self, stills: bool) -> Path:
+        """Write the report beside the study; its imports take seconds, and are left till then."""
+        from search.report import write_report
+
+        folder = self.study.journal.path.parent / "report"
+        write_report(self.study, folder, stills)
+        return folder
 
     def _on_change(self, number: int) -> None:
         self.tracker.touch(number)
@@ -344,9 +352,7 @@ def summarize(
     }
 
 
-def greeting(
-    study: SearchStudy, corpus: Corpus, tracker: Tracker, num_workers: int
-) -> Iterator[str]:
+def greeting(study: SearchStudy, corpus: Corpus, num_workers: int) -> Iterator[str]:
     """What is said before the first trial."""
     if corpus.notice:
         yield corpus.notice
@@ -362,7 +368,6 @@ def greeting(
     for name, count in study.attrs.get("warm_start", {}).items():
         left_out = f"; {count['left_out']} lie outside the space" if count["left_out"] else ""
         yield f"warm start: {count['taken']} trials of search {name}{left_out}"
-    yield f"MLflow: {tracker.uri}"
 
 
 def tell(
@@ -388,4 +393,9 @@ def tell(
     if not study.is_done():
         at_root = "" if root == Path.cwd() else f" --root {shlex.quote(str(root))}"
         view.say(f"go on: python search/run.py --name {study.name}{at_root}")
-    view.say(f"look: {tracker.ui_command()}")
+    view.say(f"see it: {tracker.ui_command()}")
+    links = tracker.links()
+    if links is not None:
+        view.say(f"  trials: {links.table}")
+        view.say(f"  curves: {links.charts}")
+    view.say(f"  report: {study.journal.path.parent / 'report' / 'report.html'}")

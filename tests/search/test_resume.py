@@ -19,8 +19,9 @@ from model.checkpoint import checkpoint_paths, load_checkpoint
 from search import resume, sample
 from search.config import SearchConfig
 from search.continuations import Continuations, continuations_of
+from search.lab_view import default_uri
 from search.study import SearchStudy, open_study, rows_of
-from search.tracking import Tracker, default_uri
+from search.tracking import Tracker
 from tests.search.trained import call, command, environment, make_search, small_config
 
 # MLflow's own use of SQLAlchemy; it knows.
@@ -61,12 +62,11 @@ def search(root: Path) -> Iterator[SearchStudy]:
 
 
 def show_all(study: SearchStudy, root: Path) -> None:
-    tracker = Tracker(study, root)
+    tracker = Tracker(study, root, print)
     for trial in study.trials():
         tracker.touch(trial.number)
     tracker.start()
-    tracker.finish()
-    assert tracker.join(60), tracker.error
+    assert tracker.close(60), tracker.error
 
 
 def continuations(root: Path) -> Continuations:

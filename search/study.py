@@ -226,11 +226,13 @@ def open_study(
         # Others are in the journal with it (earlier trials, continuations); it came first.
         names = optuna.get_all_study_names(storage)
         study = optuna.load_study(study_name=names[0], storage=storage)
-        stored = study.user_attrs["config"]
-    except (ValueError, LookupError) as error:
+        config = config or build_config(study.user_attrs["config"])
+        return SearchStudy(study, journal, config, load_earlier(study))
+    except (ValueError, LookupError, TypeError, AssertionError) as error:  # Optuna's replay
         journal.close()
-        raise ConfigError(f"{path} holds no whole search; begin another with --name") from error
-    return SearchStudy(study, journal, config or build_config(stored), load_earlier(study))
+        raise ConfigError(
+            f"{path} holds no whole search ({error}); begin another with --name"
+        ) from error
 
 
 def read_study(folder: Path) -> SearchStudy:

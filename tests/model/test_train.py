@@ -47,7 +47,7 @@ def test_the_chapters_run_learns_the_book_by_heart(book: Corpus) -> None:
     loader = SeqDataLoader(book.tokens[:10_000], *shape, False, random.Random(0))
     net = make_net(28, 256)  # half the chapter's 512 units, for a quarter of the time
     results = train(net, loader, book.vocab, 1.0, config.train.max_epochs, "cpu", num_preds=0)
-    assert min(result.train_perplexity for result in results) < 1.4
+    assert any(result.train_perplexity < 1.4 for result in results)  # and stop there
 
 
 def test_a_repeated_sentence_is_learnt_by_heart(bundled: Corpus) -> None:

@@ -193,7 +193,8 @@ def test_a_suggestion_depends_on_the_study_alone(
     tmp_path: Path, sampler: object, num_trials: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir(), broken.mkdir()
+    whole.mkdir()
+    broken.mkdir()
     config = build_config({"search": {"sampler": sampler}})
     study = create_study(whole, config, {})
     expected = [propose(study) for _ in range(num_trials)]

@@ -45,7 +45,7 @@ class Journal(BaseJournalBackend):
             self._replayed = True
             self._unread.clear()
             content = self.path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]  # the writer may be in the middle of one
+            whole = content[: whole_length(content)]  # the writer may be in the middle of one
             for number, line in enumerate(whole.splitlines()):
                 if number >= log_number_from:
                     yield json.loads(line)

@@ -69,7 +69,7 @@ def test_any_setting_is_taken_or_refused(key: str, value: str) -> None:
         "!!bool x",
         "!!timestamp x",
         "!!python/object/apply:os.getcwd []",
-        "[" * 1500,
+        "[" * 500,
         "9" * 5000,
         "0x" + "f" * 5000,
         "9223372036854775808",

@@ -55,6 +55,15 @@ def test_a_cut_journal_is_appended_to_after_its_last_whole_group(written: Path) 
     assert [record["n"] for record in read(written)] == [1, 2, 3, 4, 5, 6, 8]
 
 
+def test_a_reader_leaves_the_file_and_sees_whole_groups(written: Path) -> None:
+    cut = written.read_bytes().splitlines(keepends=True)[:5]  # in the middle of the third group
+    written.write_bytes(b"".join(cut))
+    reader = Journal(written, read_only=True)
+    assert [record["n"] for record in reader.read_logs(0)] == [1, 2, 3, 4]
+    reader.close()
+    assert written.read_bytes() == b"".join(cut)
+
+
 def test_a_group_is_not_on_disk_before_its_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     assert list(journal.read_logs(0)) == []

@@ -92,6 +92,7 @@ def make_axis(title: str, log: bool = False, steps: Sequence[float] = (1, 3)) ->
 
 
 def value_axis(metric: str) -> Figure:
+    """The axis of a perplexity: by magnitude, ticks at round numbers."""
     return make_axis(metric, True, (1, 1.5, 2, 3, 4, 6, 8))
 
 
@@ -109,4 +110,5 @@ def make_figure(traces: list[Figure], x_axis: Figure, y_axis: Figure) -> Figure:
 
 
 def rounded(value: float) -> float:
-    return float(f"{value:.5g}")  # what a picture shows; keeps the page small
+    """A value as exactly as a picture shows it, which keeps the page small."""
+    return float(f"{value:.5g}")

@@ -117,6 +117,7 @@ def _search(
         for number in study.interrupt():
             view.update(number)
         brought = tracker.close(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S)
+        tracker.finish(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S)
     if not brought:
         view.say(
             f"MLflow at {tracker.uri} did not take everything ({tracker.error or 'too slow'}); "

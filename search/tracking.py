@@ -47,6 +47,7 @@ class Tracker:
         self.busy_s = 0.0
         self.error: str | None = None
         self._brought = False
+        self._closed = threading.Event()
         self._wake = threading.Condition()
         self._dirty: set[int] = set()
         self._num_touches = 0
@@ -71,16 +72,21 @@ class Tracker:
             self._wake.notify()
 
     def close(self, timeout_s: float) -> bool:
-        """Bring what is left, set the honest states and stop; False where something stayed behind.
+        """Bring what is left and the honest states; False where something stayed behind.
 
-        A trial that waits to go on is shown as KILLED, and so is a search that is not done.
+        A trial that waits to go on is shown as KILLED, and so is a search that is not done. The
+        report and the registered model follow: see `finish`.
         """
         with self._wake:
             self._dirty |= {trial.number for trial in self.study.trials(TrialState.WAITING)}
             self._closing = "FINISHED" if self.study.is_done() else "KILLED"
             self._wake.notify()
-        self._thread.join(timeout_s)
+        self._closed.wait(timeout_s)
         return self._brought
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait, after `close`, for the last report and the registration of the winner."""
+        self._thread.join(timeout_s)
 
     def run_id(self, number: int) -> str | None:
         """The MLflow run that shows a trial, once there is one."""
@@ -110,11 +116,12 @@ class Tracker:
             except Exception as error:  # whatever MLflow raises must not stop the search
                 failures += 1
                 self._tell_failure(error)
-                if self._closing and failures >= ATTEMPTS_AT_END:
-                    return
+                if self._brought or (self._closing and failures >= ATTEMPTS_AT_END):
+                    break
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing, RETRY_S)
                 time.sleep(RETRY_AT_END_S if self._closing else 0)
+        self._closed.set()
 
     def _bring(self) -> None:
         """Wait for changes and bring them; when closing, all that is left, and the end."""
@@ -134,6 +141,7 @@ class Tracker:
             self._book.describe(tell_story(self.study))
             self._book.end(closing)
             self._brought = True
+            self._closed.set()
         if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
             self._write_report(self._book)
         if closing == "FINISHED" and self._book.register_best():

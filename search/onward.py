@@ -150,7 +150,8 @@ def _run(
     received = _train(continuations, number, training, tracker, say)
     continuations.interrupt()
     tracker.touch(number)
-    if not tracker.close(MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S):
+    timeout_s = MLFLOW_INTERRUPTED_S if received else MLFLOW_CLOSE_S
+    if not tracker.close(timeout_s):
         say(
             f"MLflow at {tracker.uri} did not take everything ({tracker.error or 'too slow'}); "
             f"nothing is lost: the rest is brought when this search is trained on again"

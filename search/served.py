@@ -27,8 +27,9 @@ def register_best(client: "MlflowClient", study: SearchStudy, run_id: str, artif
     """Register the search's best trial where it beats all that compare with it; say whether.
 
     run_id, artifacts: the best trial's run and where its files go. What compares: models of the
-    same text, as much of it held out, by the same metric. Costs a second or two, most of it the
-    import of torch. Raises what MLflow raises.
+    same text, as much of it held out, by the same metric. Costs 3 s of CPU, most of it
+    the import of torch: MLflow loads the model and lets it write once before it keeps it. Raises
+    what MLflow raises.
     """
     best = study.best()
     folder = study.checkpoint(best) if best else None

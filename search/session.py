@@ -119,7 +119,7 @@ class Session:
             self.tracker.start()
             run_trials(self.driver, data)
             self.study.interrupt()
-            self.tracker.finish()
+            self.tracker.wind_up()
 
     def end(self) -> int:
         """Bring the rest to MLflow, tell the result and give the exit status; Ray is gone."""
@@ -137,6 +137,7 @@ class Session:
         if self.options.json:
             print(json.dumps(summary), flush=True)
         tell(self.view, self.study, summary, self.tracker, self.options.root)
+        self.tracker.finish(timeout_s)
         if self.received:
             return INTERRUPTED[self.received[0]]
         return 0 if summary["best"] else 1

@@ -46,6 +46,7 @@ class Tracker:
         self.busy_s = 0.0
         self.error: str | None = None
         self._brought = False
+        self._closed = threading.Event()
         self._wake = threading.Condition()
         self._dirty: set[int] = set()
         self._num_touches = 0
@@ -69,7 +70,7 @@ class Tracker:
             self._num_touches += 1
             self._wake.notify()
 
-    def finish(self) -> None:
+    def wind_up(self) -> None:
         """Say that nothing will change any more: what is left is brought, with honest states.
 
         A trial that waits to go on is shown as KILLED, and so is a search that is not done.
@@ -80,10 +81,17 @@ class Tracker:
             self._wake.notify()
 
     def close(self, timeout_s: float) -> bool:
-        """Finish, and wait for it at most so long; False where something stayed behind."""
-        self.finish()
-        self._thread.join(timeout_s)
+        """Wind up and wait for it, at most so long; False where something stayed behind.
+
+        The report and the registered model follow: see `finish`.
+        """
+        self.wind_up()
+        self._closed.wait(timeout_s)
         return self._brought
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait, after `close`, for the last report and the registration of the winner."""
+        self._thread.join(timeout_s)
 
     def run_id(self, number: int) -> str | None:
         """The MLflow run that shows a trial, once there is one."""
@@ -113,11 +121,12 @@ class Tracker:
             except Exception as error:  # whatever MLflow raises must not stop the search
                 failures += 1
                 self._tell_failure(error)
-                if self._closing and failures >= ATTEMPTS_AT_END:
-                    return
+                if self._brought or (self._closing and failures >= ATTEMPTS_AT_END):
+                    break
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing, RETRY_S)
                 time.sleep(RETRY_AT_END_S if self._closing else 0)
+        self._closed.set()
 
     def _bring(self) -> None:
         """Wait for changes and bring them; when closing, all that is left, and the end."""
@@ -137,6 +146,7 @@ class Tracker:
             self._book.describe(tell_story(self.study))
             self._book.end(closing)
             self._brought = True
+            self._closed.set()
         if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
             self._write_report(self._book, stills=closing == "FINISHED")
         if closing == "FINISHED" and self._book.register_best():

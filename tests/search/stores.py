@@ -82,7 +82,9 @@ def bring(study: SearchStudy, root: Path, **kwargs: Any) -> Tracker:
     """One session's tracker from start to close, all taken."""
     tracker = Tracker(study, root, say=lambda line: None, **kwargs)
     tracker.start()
-    assert tracker.close(60) and tracker.error is None, tracker.error
+    brought = tracker.close(60)
+    tracker.finish(60)
+    assert brought and tracker.error is None, tracker.error
     return tracker
 
 

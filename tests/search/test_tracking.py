@@ -299,5 +299,6 @@ def test_a_report_that_fails_costs_nothing_else(
     tracker = Tracker(study, tmp_path, lines.append, fail)
     tracker.start()
     assert tracker.close(60)
+    tracker.finish(60)
     assert lines[-1] == "the report could not be written: no picture"
     assert parents(client)[0].info.status == "KILLED"

@@ -4,6 +4,7 @@
 In MLflow a continuation is one more child of the search's run.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +31,17 @@ class Request:
     lr: float | None = None
     clip_threshold: float | None = None
     sampling: str | None = None
+
+    def arguments(self) -> list[str]:
+        """The command line's, but for what names the source."""
+        given = {
+            "--epochs": self.epochs,
+            "--from": self.which,
+            "--lr": self.lr,
+            "--clip-threshold": self.clip_threshold,
+            "--sampling": self.sampling,
+        }
+        return [str(x) for key, value in given.items() if value is not None for x in (key, value)]
 
     def params(self, before: dict[str, Any]) -> dict[str, Any]:
         """The parameters to train on with, from those before."""
@@ -77,10 +89,19 @@ class Continuations(SearchStudy):
         return str(self.trial(number).user_attrs["label"])
 
     def tags(self, trial: FrozenTrial, run_ids: Mapping[str, str]) -> dict[str, str]:
-        """What it continues: the MLflow run, where there is one, and in words."""
-        source, epoch = trial.user_attrs["request"]["source"], trial.user_attrs["first_epoch"] - 1
-        run = f"run {run_ids[source]}, " if source in run_ids else ""
-        return {"continues": f"{run}{source}, epoch {epoch}"}
+        """What it continues: the MLflow run, where there is one, and in words; how to again."""
+        attrs = trial.user_attrs
+        request, root = Request(**attrs["request"]), attrs["root"]
+        run_id = run_ids.get(request.source)
+        by_run = run_id is not None and request.source != self.search.label(root)
+        which = ["--run-id", str(run_id)] if by_run else ["--trial", str(root)]
+        again = ["python", "search/resume.py", "--name", self.name, *which, *request.arguments()]
+        run = f"run {run_id}, " if run_id else ""
+        return {
+            "continues": f"{run}{request.source}, epoch {attrs['first_epoch'] - 1}",
+            "trial_seed": str(attrs["seed"]),
+            "command": shlex.join(again),
+        }
 
     def unfinished(self, request: Request) -> int | None:
         """The continuation that this request began and that waits to go on, if any."""

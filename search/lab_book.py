@@ -132,7 +132,7 @@ class LabBook:
         if trial.datetime_start is None:  # it waits for its first turn
             return
         rows = rows_of(trial)
-        tags = trial_tags(self.study, trial, rows)
+        tags = trial_tags(self.study, trial, rows) | self.study.tags(trial, self._run_ids)
         shown = self._shown.get(trial.number) or self._create(trial, tags)
         if _is_whole(shown, trial):
             return
@@ -269,11 +269,7 @@ class LabBook:
         run = self.client.create_run(
             self.experiment_id,
             start_time=int(trial.datetime_start.timestamp() * 1000),
-            tags={
-                "mlflow.parentRunId": self.parent_id,
-                **self.study.tags(trial, self._run_ids),
-                **tags,
-            },
+            tags={"mlflow.parentRunId": self.parent_id, **tags},
             run_name=self.study.label(trial.number),
         )
         self._shown[trial.number] = shown = _shown(run)

@@ -75,7 +75,7 @@ def run_session(options: Options) -> int:
             earlier, learnt = earlier_trials(options.root / "runs", config, corpus.sha256)
         with started_ray(config) as workers:
             if study is None:
-                folder.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(folder))
                 attrs = {**description(corpus), "warm_start": learnt}
                 study = create_study(folder, config, attrs, earlier)

@@ -6,10 +6,10 @@ is still in the study and is brought when it answers, at the latest at the searc
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.lab_book import LabBook
 from search.lab_view import Links, links, tracking_uri, ui_command
@@ -141,17 +141,28 @@ class Tracker:
         self.study.journal.settle()  # nothing is shown that a kill could still take back
         for number in sorted(numbers):
             self._book.show(trials[number])
-        self._book.show_progress(trials)
-        if closing:
-            self._book.describe(tell_story(self.study))
+        if self.study.kind == SearchStudy.kind:
+            self._bring_whole(self._book, trials, closing)
+        elif closing:  # continuations change nothing about the search as a whole
             self._book.end(closing)
             self._brought = True
             self._closed.set()
-        if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
-            self._write_report(self._book, stills=closing == "FINISHED")
-        if closing == "FINISHED" and self._book.register_best():
-            self.say(f"the best trial is registered; serve it: {SERVE}")
         self.busy_s += time.thread_time() - started
+
+    def _bring_whole(
+        self, book: LabBook, trials: Sequence[FrozenTrial], closing: str | None
+    ) -> None:
+        """What is said of the search beside its trials: progress, story, report, best model."""
+        book.show_progress(trials)
+        if closing:
+            book.describe(tell_story(self.study))
+            book.end(closing)
+            self._brought = True
+            self._closed.set()
+        if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
+            self._write_report(book, stills=closing == "FINISHED")
+        if closing == "FINISHED" and book.register_best():
+            self.say(f"the best trial is registered; serve it: {SERVE}")
 
     def _changes(self) -> tuple[set[int], str | None]:
         """The trials that have changed; waits for some, and until the last bringing is a while

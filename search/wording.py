@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from model.checkpoint import checkpoint_path
-from search.continuations import Continuations
+from search.continuations import Continuations, Request
 from search.messages import Row
 from search.pick import read_checkpoint
 from search.study import rows_of
@@ -63,7 +63,9 @@ def ending(
     command = ["python", "search/resume.py", "--name", continuations.name]
     root = [] if options.root == Path.cwd() else ["--root", str(options.root)]
     if trial.state == TrialState.WAITING:
-        yield f"go on: {shlex.join([*command, *_arguments(options, trial), *root])}"
+        which = ["--run-id", options.run_id] if options.run_id else ["--trial", str(attrs["root"])]
+        request = Request(**attrs["request"])
+        yield f"go on: {shlex.join([*command, *which, *request.arguments(), *root])}"
     elif trial.state == TrialState.COMPLETE and (run_id := tracker.run_id(number)):
         more = ["--run-id", run_id]
         yield f"train it on further: {shlex.join([*command, *more, *root])}"
@@ -74,18 +76,3 @@ def describe(row: Row, metric: str) -> str:
     """An epoch's perplexity and text, on two lines."""
     text = printable(row["sample_text"])
     return f"epoch {row['epoch']}, {metric} {row[metric]:.4f}\n  text: {text}"
-
-
-def _arguments(options: Options, trial: FrozenTrial) -> list[str]:
-    """The options that mean the same continuation, with the trial spelt out."""
-    by_run = options.run_id is not None
-    given = {
-        "--run-id": options.run_id,
-        "--trial": None if by_run else trial.user_attrs["root"],
-        "--epochs": trial.user_attrs["request"]["epochs"],
-        "--from": options.which,
-        "--lr": options.lr,
-        "--clip-threshold": options.clip_threshold,
-        "--sampling": options.sampling,
-    }
-    return [str(x) for key, value in given.items() if value is not None for x in (key, value)]

@@ -32,9 +32,12 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> dict[str, Any]:
+def finish(process: subprocess.Popen[str], timeout_s: float = 300) -> dict[str, Any]:
     """Wait for a search that succeeds and give what it printed."""
-    stdout, stderr = process.communicate(timeout=timeout_s)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()  # nothing where it has ended
     assert process.returncode == 0, stderr
     summary: dict[str, Any] = json.loads(stdout)
     return summary

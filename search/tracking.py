@@ -142,12 +142,14 @@ class Tracker:
         for number in sorted(numbers):
             self._book.show(trials[number])
         self._book.show_progress(trials)
-        if closing:
+        report_is_due = closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S
+        if report_is_due:
             self._book.describe(tell_story(self.study))
+        if closing:
             self._book.end(closing)
             self._brought = True
             self._closed.set()
-        if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
+        if report_is_due:
             self._write_report(self._book, stills=closing == "FINISHED")
         if closing == "FINISHED" and self._book.register_best():
             self.say(f"the best trial is registered; serve it: {SERVE}")
@@ -165,7 +167,6 @@ class Tracker:
             return numbers, self._closing
 
     def _write_report(self, book: LabBook, stills: bool) -> None:
-        book.describe(tell_story(self.study))
         if self.report is not None:
             try:
                 folder = self.report(stills)

@@ -1,6 +1,6 @@
 """What MLflow is told of a trial, in plain values: its tags, its numbers, its texts.
 
-MLflow itself is not named here: `search/lab_book.py` writes what these functions say.
+MLflow itself is not named here: `search/lab_runs.py` writes what these functions say.
 """
 
 import getpass

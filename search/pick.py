@@ -14,7 +14,7 @@ from model.checkpoint import (
 )
 from search.config import ConfigError
 from search.continuations import continuations_of
-from search.lab_book import find_trial
+from search.lab_runs import find_trial
 from search.lab_view import tracking_uri
 from search.session import Options, search_folder
 from search.study import JOURNAL, SearchStudy, open_study

@@ -154,12 +154,14 @@ class Tracker:
     ) -> None:
         """What is said of the search beside its trials: progress, story, report, best model."""
         book.show_progress(trials)
-        if closing:
+        report_is_due = closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S
+        if report_is_due:
             book.describe(tell_story(self.study))
+        if closing:
             book.end(closing)
             self._brought = True
             self._closed.set()
-        if closing or time.monotonic() - self._reported_at >= REPORT_EVERY_S:
+        if report_is_due:
             self._write_report(book, stills=closing == "FINISHED")
         if closing == "FINISHED" and book.register_best():
             self.say(f"the best trial is registered; serve it: {SERVE}")
@@ -176,7 +178,6 @@ class Tracker:
             return numbers, self._closing
 
     def _write_report(self, book: LabBook, stills: bool) -> None:
-        book.describe(tell_story(self.study))
         if self.report is not None:
             try:
                 folder = self.report(stills)

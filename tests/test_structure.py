@@ -14,7 +14,7 @@ FILES = [path for name in ("data", "model", "search") for path in (ROOT / name).
 # Each heavy package, and the only files of search/ that may name it.
 MAY_NAME = {
     "ray": {"cluster.py", "tuner.py", "worker.py"},
-    "mlflow": {"lab_book.py", "served.py", "writer.py"},
+    "mlflow": {"lab_book.py", "lab_runs.py", "served.py", "writer.py"},
 }
 HEAVY = ("ray", "mlflow", "optuna")
 

@@ -2,7 +2,8 @@
 
 Runs a search in this process with clocks on two of the driver's parts, the taking of a report
 (study, pruner, checkpoints, terminal) and the bringing of it to MLflow, and on the driver as a
-whole, Tune's loop and the asking for trials included. Prints one JSON line.
+whole from the first report on: Tune's loop, the asking for trials, the import of MLflow and the
+last report included. Prints one JSON line.
 """
 
 import functools
@@ -17,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from search.cluster import ENVIRONMENT
+from search.lab_book import LabBook
 from search.session import Options, run_session
 from search.tracking import Tracker
 
@@ -24,21 +26,20 @@ from search.tracking import Tracker
 class Clock:
     """Wall and CPU seconds of the calling thread in some methods, and how often they ran.
 
-    began_cpu_s: the CPU of the whole process when the first call came. owner: whose call it was.
+    began_cpu_s: the CPU of the whole process when the first call came.
     """
 
     def __init__(self) -> None:
         self.wall_s = self.cpu_s = self.began_cpu_s = 0.0
         self.times = 0
-        self.owner: Any = None
 
     def on(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """The method, with this clock on it."""
 
         @functools.wraps(method)
         def timed(owner: Any, *args: Any) -> Any:
-            if self.owner is None:
-                self.owner, self.began_cpu_s = owner, time.process_time()
+            if not self.times:
+                self.began_cpu_s = time.process_time()
             wall, cpu = time.perf_counter(), time.thread_time()
             try:
                 return method(owner, *args)
@@ -55,24 +56,32 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)  # before Ray is imported
     from search.tuner import Driver
 
-    reports, mlflow = Clock(), Clock()
+    reports, shown, waits, last_report = Clock(), Clock(), Clock(), Clock()
+    clocks: list[tuple[type, str, Clock]] = [
+        (Driver, "take_report", reports),
+        (LabBook, "show", shown),
+        (LabBook, "show_progress", shown),
+        (Tracker, "touch", waits),
+        (Tracker, "close", waits),
+        (Tracker, "finish", last_report),  # and the registration of the winner
+    ]
     started = time.perf_counter()
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Driver, "take_report", reports.on(Driver.take_report)))
-        for name in ("touch", "finish", "join"):  # all that the search waits for
-            stack.enter_context(patch.object(Tracker, name, mlflow.on(getattr(Tracker, name))))
+        for owner, name, clock in clocks:
+            stack.enter_context(patch.object(owner, name, clock.on(getattr(owner, name))))
         run_session(Options(root=Path.cwd(), config=Path(sys.argv[2])))
     wall_s = time.perf_counter() - started
     spent = {
         "study": reports.cpu_s,
-        "mlflow": mlflow.owner.busy_s,
+        "mlflow": shown.cpu_s,
         "driver": time.process_time() - reports.began_cpu_s,
     }
     found = {
         "wall_s": wall_s,
         "reports": reports.times,
         **{f"{part}_cpu_ms_a_report": cpu / reports.times * 1000 for part, cpu in spent.items()},
-        "mlflow_wait_share": mlflow.wall_s / wall_s,
+        "mlflow_wait_share": waits.wall_s / wall_s,
+        "last_report_wait_s": last_report.wall_s,
     }
     print(json.dumps(found))
 

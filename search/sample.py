@@ -87,7 +87,7 @@ def write(
 
     from data import Vocab
     from model import RNNModelScratch, init_rnn_state, predict, rnn
-    from model.step import STEPS
+    from model.step import choose_step
     from search.training import PARAM_NAMES
 
     vocab = Vocab.from_tokens(checkpoint.state["vocab"])
@@ -102,8 +102,8 @@ def write(
         rnn,
     )
     generator = torch.Generator().manual_seed(seed)
-    forward = STEPS[checkpoint.state["train"]["step"]].forward
-    return predict(prefix, length, net, vocab, "cpu", temperature, generator, forward)
+    _, step, _ = choose_step(checkpoint.state["step"], "cpu")
+    return predict(prefix, length, net, vocab, "cpu", temperature, generator, step.forward)
 
 
 def _check_known(prefix: str, vocab: "Vocab") -> None:

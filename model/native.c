@@ -60,9 +60,9 @@ static Matrix from_row(Matrix m, long row) { return (Matrix){m.at + row * PANEL,
 /* C += A B: a register tile of `rows` x PANEL, a rank-1 update for each k.
  * A's element (r, k) is at a[r * row_stride + k * k_stride], and PANEL of k further on at
  * a[a_stride]. `rows` and the first two strides are constants wherever this is inlined. */
-static inline __attribute__((always_inline)) void tile(
-    const int rows, float *C, const float *a, const long row_stride, const long k_stride,
-    long a_stride, const float *b, long num_k)
+static inline __attribute__((always_inline)) void tile(const int rows, float *C, const float *a,
+                                                       const long row_stride, const long k_stride,
+                                                       long a_stride, const float *b, long num_k)
 {
     vec sum[TILE][2], *c = (vec *)C;
 #pragma GCC unroll 8
@@ -102,8 +102,8 @@ static void multiply_transposed(float *C, const float *a, const float *b, long n
     for (long n = 0; n < num_n; n += BLOCK) {
         long block = num_n - n < BLOCK ? num_n - n : BLOCK;
         for (long i = 0; i < PANEL; i += TILE)
-            tile(TILE, C + i * PANEL, a + n * PANEL + i, 1, PANEL, PANEL * PANEL,
-                 b + n * PANEL, block);
+            tile(TILE, C + i * PANEL, a + n * PANEL + i, 1, PANEL, PANEL * PANEL, b + n * PANEL,
+                 block);
     }
 }
 
@@ -139,14 +139,12 @@ static void pack_transposed(Matrix out, const float *W, long rows, long columns)
 static void unpack_panel(float *W, const float *from, long p, long rows, long columns)
 {
     for (long r = 0; r < rows; r++)
-        memcpy(W + r * columns + p * PANEL, from + r * PANEL,
-               columns_of(p, columns) * sizeof *W);
+        memcpy(W + r * columns + p * PANEL, from + r * PANEL, columns_of(p, columns) * sizeof *W);
 }
 
 static void unpack(float *W, Matrix m, long rows, long columns)
 {
-    for (long p = 0; p < num_panels(columns); p++)
-        unpack_panel(W, panel(m, p), p, rows, columns);
+    for (long p = 0; p < num_panels(columns); p++) unpack_panel(W, panel(m, p), p, rows, columns);
 }
 
 /* ---- functions of a vector ---- */
@@ -163,7 +161,7 @@ static float sum_of(vec v)
     return sum;
 }
 
-/* A rational minimax fit up to 9, where float32's tanh is 1: within 4e-7, relatively. NaN stays. */
+/* A rational minimax fit up to 9, where tanh is 1 in float32: within 4e-7 of it. NaN stays. */
 static inline vec tanh_vec(vec x)
 {
     const vec limit = (vec){0} + 9.0f;
@@ -323,10 +321,15 @@ static void forward_row(const Work *w, float *const params[5], const int64_t *x,
 static long lay_out(Work *w, float *at)
 {
     const long H = w->H, V = w->V, N = w->T * w->B;
-    const struct { Matrix *matrix; long rows, columns; } parts[] = {
-        {&w->W_xh, V, H},   {&w->W_hh, H, H}, {&w->W_hh_T, H, H}, {&w->W_hq, H, V},
-        {&w->W_hq_T, V, H}, {&w->b_q, 1, V},  {&w->h, N + w->B, H}, {&w->d, N, H},
-        {&w->q, N, V},      {&w->sums, num_panels(H) * PANEL + V, 1},
+    const struct {
+        Matrix *matrix;
+        long rows, columns;
+    } parts[] = {
+        {&w->W_xh, V, H},     {&w->W_hh, H, H},
+        {&w->W_hh_T, H, H},   {&w->W_hq, H, V},
+        {&w->W_hq_T, V, H},   {&w->b_q, 1, V},
+        {&w->h, N + w->B, H}, {&w->d, N, H},
+        {&w->q, N, V},        {&w->sums, num_panels(H) * PANEL + V, 1},
     };
     long used = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {

@@ -145,6 +145,8 @@ def _compile(compiler: str, flags: Sequence[str], folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             built = Path(temporary) / path.name
             _run([compiler, *flags, "-o", str(built), str(SOURCE), "-lm"])
+            with built.open("rb") as file:
+                os.fsync(file.fileno())  # a library cut short by a power failure would kill us
             built.replace(path)
     except OSError as error:
         raise Unavailable(f"the native step cannot be kept: {error}") from error

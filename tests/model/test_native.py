@@ -15,7 +15,15 @@ from model import RNNModelScratch, grad_clipping, init_rnn_state, rnn
 from model.native import Unavailable, load
 from model.step import STEPS, Buffers, Step
 from model.train import sgd
-from tests.model.problems import Problem, apart, forward, iterate, make_problem, problems
+from tests.model.problems import (
+    Problem,
+    apart,
+    forward,
+    iterate,
+    iterate_apart,
+    make_problem,
+    problems,
+)
 
 BUILDS = ["-march=native", "-march=x86-64-v3"]
 SHAPES = [(1, 1, 1, 2), (17, 5, 3, 33), (64, 32, 5, 28), (300, 2, 3, 5), (31, 70, 2, 200)]
@@ -56,7 +64,7 @@ def test_the_same_problem_gives_the_same_bits(native: Step, shape: tuple[int, ..
 @pytest.mark.parametrize("theta", [1e-3, 1e3])
 def test_update_is_clipping_and_descent(native: Step, theta: float) -> None:
     ours, theirs = (make_problem(37, 4, 3, 11).of(torch.float32) for _ in range(2))
-    grads = iterate(STEPS["reference"], theirs)[1:6]
+    _, grads, _ = iterate_apart(STEPS["reference"], theirs)
     norm = native.update(ours.params, grads, theta, 0.5)  # type: ignore[misc]
     net = RNNModelScratch(11, 37, "cpu", lambda *_: theirs.params, init_rnn_state, rnn)
     for param, grad in zip(net.params, grads, strict=True):
@@ -72,8 +80,10 @@ def test_what_is_not_finite_comes_through(native: Step, value: float, place: int
     problem = make_problem(20, 6, 4, 9).of(torch.float32)
     with torch.no_grad():
         problem.params[place].view(-1)[3] = value
-    ours, theirs = iterate(native, problem), iterate(STEPS["torch"], problem)
-    assert torch.equal(ours[0].isfinite(), theirs[0].isfinite())
+    (loss, ours, _), (expected, theirs, _) = (
+        iterate_apart(step, problem) for step in (native, STEPS["torch"])
+    )
+    assert finite(loss) == finite(expected)
     assert all(finite(a) <= finite(b) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -125,12 +135,12 @@ def test_it_is_clean_under_the_sanitizers(tmp_path: Path) -> None:
 from pathlib import Path
 import torch
 from model.native import load
-from tests.model.problems import forward, iterate, make_problem
+from tests.model.problems import forward, iterate_apart, make_problem
 torch.set_num_threads(1)
 step = load("cc", *{flags}, folder=Path({str(tmp_path)!r}))
 for shape in {SHAPES}:
     problem = make_problem(*shape).of(torch.float32)
-    step.update(problem.params, iterate(step, problem)[1:6], 1.0, 0.1)
+    step.update(problem.params, iterate_apart(step, problem)[1], 1.0, 0.1)
     forward(step, problem)
 """
     preload = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
@@ -158,9 +168,9 @@ def test_it_is_compiled_once(compiled: Path) -> None:
 
 def test_workers_may_compile_side_by_side(compiled: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
-    with ThreadPoolExecutor(4) as pool:
-        steps = list(pool.map(lambda _: load(folder=folder), range(4)))
-    assert len(steps) == 4 and len(list(folder.iterdir())) == 1
+    with ThreadPoolExecutor(2) as pool:
+        steps = list(pool.map(lambda _: load(folder=folder), range(2)))
+    assert len(steps) == 2 and len(list(folder.iterdir())) == 1
 
 
 def test_the_chosen_cache_folder_is_used(
@@ -196,12 +206,14 @@ def test_a_cpu_without_wide_vectors_is_said(compiled: Path) -> None:
         load("cc", "-march=x86-64", folder=compiled)
 
 
-def test_a_damaged_library_is_named(compiled: Path) -> None:
+def test_a_damaged_library_is_named(
+    compiled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     (library,) = compiled.iterdir()
-    library.rename(compiled / "kept")  # or the new file may have the loaded one's inode
-    library.write_bytes(b"no library")
-    with pytest.raises(Unavailable, match=f"{library} cannot be loaded .*; remove it$"):
-        load(folder=compiled)
+    damaged = tmp_path_factory.mktemp("damaged") / library.name
+    damaged.write_bytes(b"no library")
+    with pytest.raises(Unavailable, match=f"{damaged} cannot be loaded .*; remove it$"):
+        load(folder=damaged.parent)
 
 
 def test_a_folder_that_cannot_be_made_is_said(compiled: Path) -> None:

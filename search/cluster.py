@@ -20,7 +20,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Tune gives its workers an environment of their own: none that is started before would do.
+    "RAY_prestart_worker_first_driver": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -38,7 +39,7 @@ class Workers:
 
 @contextmanager
 def started_ray(config: SearchConfig) -> Iterator[Workers]:
-    """Start a local Ray whose workers begin to import what they need; stop it at the end.
+    """Start a local Ray, and stop it at the end; gives the workers that fit.
 
     No dashboard, no usage statistics. Raises ConfigError where not one trial fits.
     """
@@ -53,11 +54,7 @@ def started_ray(config: SearchConfig) -> Iterator[Workers]:
         object_store_memory=OBJECT_STORE_BYTES,
     )
     try:
-        workers = fitting_workers(config, ray.cluster_resources())  # type: ignore[no-untyped-call]
-        warm_up = ray.remote(num_cpus=config.search.cpus_per_trial)(_import_training)
-        for _ in range(workers.count):
-            warm_up.remote()
-        yield workers
+        yield fitting_workers(config, ray.cluster_resources())  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
 
@@ -82,9 +79,3 @@ def fitting_workers(config: SearchConfig, present: dict[str, float]) -> Workers:
             f"(search.cpus_per_trial, search.gpus_per_trial)"
         )
     return Workers(min(count, config.search.max_concurrent or count), claim)
-
-
-def _import_training() -> None:
-    """Import in a worker what its first trial needs, while the driver still does other things."""
-    import search.training
-    import search.worker  # noqa: F401

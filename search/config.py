@@ -44,7 +44,7 @@ class Train(Section):
 
     batch_size: int = Field(32, ge=1)
     num_steps: int = Field(35, ge=1)
-    max_epochs: int = Field(32, ge=1)
+    max_epochs: int = Field(64, ge=1)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     step: Literal["auto", "native", "torch", "reference"] = "auto"
     seed: int = Field(0, ge=0)
@@ -154,7 +154,7 @@ class Search(Section):
     metric: Literal["val_perplexity", "train_perplexity"] = "val_perplexity"
     sampler: Plugin = Plugin(name="tpe")
     pruner: Plugin = Plugin.model_validate(
-        {"name": "successive_halving", "min_resource": 2, "reduction_factor": 4}
+        {"name": "successive_halving", "min_resource": 4, "reduction_factor": 4}
     )
     cpus_per_trial: Positive = 1
     gpus_per_trial: float | Literal["auto"] = "auto"

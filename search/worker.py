@@ -18,6 +18,8 @@ class TrialWorker(tune.Trainable):
     checkpoint. torch is imported where a trial starts, and never in the driver.
     """
 
+    _training: "Training | None"
+
     def setup(self, config: dict[str, Any], data: TrainingData | None = None) -> None:
         """Start the first trial. Called by Tune with what `tune.with_parameters` bound."""
         assert data is not None
@@ -47,4 +49,4 @@ class TrialWorker(tune.Trainable):
 
     def _start(self, spec: TrialSpec) -> None:
         self._spec = spec
-        self._training: "Training | None" = None
+        self._training = None

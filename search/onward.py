@@ -25,6 +25,7 @@ from model.checkpoint import (
 )
 from search.config import ConfigError
 from search.continuations import Continuations, Request, continuations_of
+from search.folders import locked
 from search.messages import TrialSpec
 from search.pick import find_target, pick_trial, read_checkpoint
 from search.samplers import seed_for
@@ -32,13 +33,10 @@ from search.session import (
     INTERRUPTED,
     MLFLOW_CLOSE_S,
     MLFLOW_INTERRUPTED_S,
-    check_same_corpus,
-    checked_corpus,
-    locked,
     stop_on_signals,
-    training_data,
 )
 from search.study import SearchStudy, open_study
+from search.texts import check_same_corpus, checked_corpus, training_data
 from search.tracking import Tracker
 from search.training import Training
 from search.view import LINE_EVERY_S

@@ -14,9 +14,9 @@ from model.checkpoint import (
 )
 from search.config import ConfigError
 from search.continuations import continuations_of
+from search.folders import search_folder
 from search.lab_runs import find_trial
 from search.lab_view import tracking_uri
-from search.session import Options, search_folder
 from search.study import JOURNAL, SearchStudy, open_study
 
 
@@ -100,7 +100,7 @@ def read_checkpoint(
 
 
 def _existing(root: Path, name: str | None) -> Path:
-    folder = search_folder(Options(root, name=name, resume=True))
+    folder = search_folder(root, name, resume=True)
     if not (folder / JOURNAL).is_file():
         raise ConfigError(
             f"there is no search {folder.name!r} in {folder.parent}; "

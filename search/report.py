@@ -28,10 +28,10 @@ def report(
     ] = None,
 ) -> None:
     """Make the report of a search, and print where it lies."""
-    from search.session import Options, search_folder
+    from search.folders import search_folder
     from search.study import read_study
 
-    folder = search_folder(Options((root or Path.cwd()).absolute(), name=name, resume=True))
+    folder = search_folder((root or Path.cwd()).absolute(), name, resume=True)
     study = read_study(folder)
     try:
         typer.echo(write_report(study, folder / "report")[0])

@@ -4,31 +4,29 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shlex
 import signal
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from data.corpus import Corpus, CorpusError, load_corpus
+from data.corpus import Corpus
 from search.cluster import Workers, started_ray
-from search.config import NAME, ConfigError, SearchConfig, continue_config, load_config
+from search.config import continue_config, load_config
 from search.earlier import earlier_trials
-from search.messages import TrainingData
+from search.folders import locked, search_folder
 from search.samplers import make_pruner, make_sampler
-from search.study import JOURNAL, SearchStudy, count_states, create_study, open_study, rows_of
+from search.study import JOURNAL, SearchStudy, create_study, open_study
+from search.summary import greeting, summarize, tell
+from search.texts import check_same_corpus, checked_corpus, describe_corpus, training_data
 from search.tracking import Tracker
 from search.view import View
 
@@ -57,7 +55,7 @@ def run_session(options: Options) -> int:
     started or written.
     """
     started = time.monotonic()
-    folder = search_folder(options)
+    folder = search_folder(options.root, options.name, options.resume)
     with ExitStack() as stack:
         study = None
         if (folder / JOURNAL).is_file():
@@ -155,132 +153,6 @@ class Session:
         self.view.update(number, self.driver.train_s)
 
 
-def search_folder(options: Options) -> Path:
-    """The folder of the search that is meant: named, the latest, or one for a new name.
-
-    Raises ConfigError for a name that is no plain folder name, or where there is no latest.
-    """
-    runs = options.root / "runs"
-    if options.name is not None:
-        if not re.fullmatch(NAME, options.name):
-            raise ConfigError(
-                "`--name` must be letters, digits, '.', '_' and '-', beginning with a letter or "
-                f"digit, at most 100, but got {options.name!r:.120}"
-            )
-        return runs / options.name
-    if options.resume:
-        return latest_search(options.root)
-    return runs / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def latest_search(root: Path) -> Path:
-    """The folder of the search whose study changed last. Raises ConfigError without one."""
-    journals = list((root / "runs").glob(f"*/{JOURNAL}"))
-    if not journals:
-        raise ConfigError(
-            f"there is no search in {root / 'runs'} yet; "
-            "start one: python search/run.py --trials 64"
-        )
-    return max(journals, key=lambda path: path.stat().st_mtime).parent
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a search's folder; the lock goes with the process, however it ends.
-
-    Raises ConfigError that names the holder.
-    """
-    holder = folder / "holder.json"
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(
-            f"search {folder.name!r} is in use by {_read_holder(holder)}; wait for it, or stop it"
-        ) from error
-    try:
-        me = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now().isoformat(),
-        }
-        holder.write_text(json.dumps(me))
-        yield
-        holder.unlink(missing_ok=True)
-    finally:
-        lock.release()
-
-
-def _read_holder(holder: Path) -> str:
-    try:
-        found = json.loads(holder.read_text())
-        return f"process {found['pid']} on {found['host']} since {found['since'][:19]}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def checked_corpus(config: SearchConfig) -> Corpus:
-    """The config's text, large enough to train and to test on.
-
-    Raises CorpusError or ConfigError, each with the key that would have to change.
-    """
-    data, train = config.data, config.train
-    try:
-        corpus = load_corpus(data.corpus, data.cleaning, data.max_tokens)
-    except CorpusError as error:
-        raise CorpusError(f"{error} (data.corpus)") from error
-    train_tokens, val_tokens = corpus.split(data.val_fraction)
-    # One batch, at the worst offset that the iterators may draw.
-    needed = (train.batch_size + 1) * train.num_steps + 1
-    if len(train_tokens) < needed:
-        raise CorpusError(
-            f"the training text must fill one batch, {needed} tokens for "
-            f"train.batch_size={train.batch_size} and train.num_steps={train.num_steps}, but "
-            f"{corpus.name!r} gives {len(train_tokens)} (data.corpus, data.max_tokens)"
-        )
-    if data.val_fraction > 0 and len(val_tokens) == 0:
-        raise CorpusError(
-            f"something must be held out, but data.val_fraction={data.val_fraction} of "
-            f"{len(corpus.tokens)} tokens is none"
-        )
-    if not any(char in corpus.vocab.token_to_idx for char in train.prefix):
-        raise ConfigError(
-            f"`train.prefix` must hold a symbol of the text, but got {train.prefix!r}; "
-            f"known: {''.join(corpus.vocab.idx_to_token[1:])!r:.80}"
-        )
-    return corpus
-
-
-def training_data(config: SearchConfig, corpus: Corpus) -> TrainingData:
-    """The text as trials get it."""
-    num_train = len(corpus.split(config.data.val_fraction)[0])
-    return TrainingData(
-        corpus.name, corpus.sha256, corpus.tokens, num_train, corpus.vocab.idx_to_token
-    )
-
-
-def check_same_corpus(study: SearchStudy, corpus: Corpus) -> None:
-    """Refuse to go on with a search on another text. Raises CorpusError with both digests."""
-    kept, found = study.attrs["corpus"], describe_corpus(corpus)
-    if kept != found:
-        raise CorpusError(
-            f"search {study.name!r} ran on {kept['name']} (SHA-256 {kept['sha256']}, "
-            f"{kept['tokens']} tokens, {kept['vocab']} symbols), but now there is {found['name']} "
-            f"(SHA-256 {found['sha256']}, {found['tokens']} tokens, {found['vocab']} symbols); "
-            f"bring the text back, or start another search"
-        )
-
-
-def describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """What a search keeps of its text."""
-    return {
-        "name": corpus.name,
-        "sha256": corpus.sha256,
-        "tokens": len(corpus.tokens),
-        "vocab": len(corpus.vocab),
-    }
-
-
 def description(corpus: Corpus) -> dict[str, Any]:
     """What is kept with a new search besides its config."""
     return {
@@ -313,90 +185,3 @@ def stop_on_signals(stop: Callable[[str], None], received: list[signal.Signals])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def summarize(
-    study: SearchStudy,
-    corpus: Corpus,
-    tracker: Tracker,
-    wall_s: float,
-    train_s: float,
-    num_workers: int,
-) -> dict[str, Any]:
-    """The search in plain values: what `--json` prints.
-
-    wall_s and train_s (seconds in training steps, all workers together) are this session's.
-    """
-    metric = study.config.search.metric
-    best = study.best()
-    found: dict[str, Any] | None = None
-    if best is not None:
-        rows = rows_of(best)
-        row = min(rows, key=lambda row: (row[metric], row["epoch"]))
-        checkpoint = study.checkpoint(best)
-        found = {
-            "trial": best.number,
-            metric: row[metric],
-            "params": best.params,
-            "checkpoint": str(checkpoint) if checkpoint else None,
-            "sample_text": row["sample_text"],
-            "mlflow_run_id": tracker.run_id(best.number),
-        }
-    return {
-        "search": study.name,
-        "trials": count_states(study.trials()),
-        "best": found,
-        "corpus": describe_corpus(corpus),
-        "wall_s": round(wall_s, 3),
-        "train_s": round(train_s, 3),
-        "workers": num_workers,
-    }
-
-
-def greeting(study: SearchStudy, corpus: Corpus, num_workers: int) -> Iterator[str]:
-    """What is said before the first trial."""
-    if corpus.notice:
-        yield corpus.notice
-    if study.journal.lost_bytes:
-        yield (
-            f"{study.journal.path}: {study.journal.lost_bytes} bytes of an unfinished record were "
-            f"cut off; {len(study.trials())} trials recovered"
-        )
-    yield (
-        f"search {study.name}: {study.config.search.trials} trials, {num_workers} at a time, on "
-        f"{corpus.name} ({len(corpus.tokens)} tokens, {len(corpus.vocab)} symbols)"
-    )
-    for name, count in study.attrs.get("warm_start", {}).items():
-        left_out = f"; {count['left_out']} lie outside the space" if count["left_out"] else ""
-        yield f"warm start: {count['taken']} trials of search {name}{left_out}"
-
-
-def tell(
-    view: View, study: SearchStudy, summary: dict[str, Any], tracker: Tracker, root: Path
-) -> None:
-    """Say how the search ended and how to go on."""
-    counts = summary["trials"]
-    unfinished = f", {counts['RUNNING']} to go on with" if counts["RUNNING"] else ""
-    view.say(
-        f"{counts['COMPLETE']} complete, {counts['PRUNED']} pruned, {counts['FAIL']} failed"
-        f"{unfinished}; {summary['wall_s']:.0f} s, "
-        f"{summary['train_s'] / (summary['wall_s'] * summary['workers']):.0%} of it in training"
-    )
-    best = summary["best"]
-    if best:
-        metric = study.config.search.metric
-        params = ", ".join(f"{key}={value}" for key, value in best["params"].items())
-        view.say(f"best: trial {best['trial']}, {metric} {best[metric]:.4f}, {params}")
-        view.say(f"  text: {best['sample_text']}")
-        view.say(f"  checkpoint: {best['checkpoint']}")
-    elif counts["FAIL"]:
-        view.say("no trial succeeded; their reasons are in MLflow, tag `reason`")
-    if not study.is_done():
-        at_root = "" if root == Path.cwd() else f" --root {shlex.quote(str(root))}"
-        view.say(f"go on: python search/run.py --name {study.name}{at_root}")
-    view.say(f"see it: {tracker.ui_command()}")
-    links = tracker.links()
-    if links is not None:
-        view.say(f"  trials: {links.table}")
-        view.say(f"  curves: {links.charts}")
-    view.say(f"  report: {study.journal.path.parent / 'report' / 'report.html'}")

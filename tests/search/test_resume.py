@@ -299,7 +299,7 @@ def test_another_text_is_refused_with_both_digests(root: Path, tmp_path: Path) -
 
 
 def test_a_search_in_use_is_refused(root: Path) -> None:
-    from search.session import locked
+    from search.folders import locked
 
     with locked(root / "runs" / "s"):
         done = call(resume, "--root", root, "--epochs", "1")

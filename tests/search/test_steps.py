@@ -10,7 +10,7 @@ from model.checkpoint import checkpoint_paths, load_checkpoint
 from model.native import Unavailable, native_step
 from search.config import SearchConfig, build_config
 from search.messages import Report, TrialSpec
-from search.session import checked_corpus, training_data
+from search.texts import checked_corpus, training_data
 from search.training import Training
 from tests.search.trained import VALUES
 

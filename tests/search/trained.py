@@ -16,8 +16,9 @@ from search.command import run_command
 from search.config import SearchConfig, build_config
 from search.messages import TrialSpec
 from search.samplers import rungs
-from search.session import checked_corpus, description, training_data
+from search.session import description
 from search.study import SearchStudy, create_study
+from search.texts import checked_corpus, training_data
 from search.training import Training
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback for a test."""
+"""Real servers on loopback for a test: MLflow's, and others that show a search."""
 
 import os
 import signal
@@ -24,13 +24,19 @@ def free_port() -> int:
 @contextmanager
 def serving(root: Path, *arguments: str, health: str = "health") -> Iterator[str]:
     """Run `mlflow ...` as its own group of processes until the block ends; gives its address."""
+    with running(root, [sys.executable, "-m", "mlflow", *arguments], health) as address:
+        yield address
+
+
+@contextmanager
+def running(root: Path, command: Sequence[str], health: str) -> Iterator[str]:
+    """Run a server that takes `--port` until the block ends; gives its address."""
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", *arguments, "--port", str(port)]
     # As in an activated environment: MLflow looks for uvicorn on the path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (root / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command,
+            [*command, "--port", str(port)],
             cwd=root,
             env={**os.environ, "PATH": path},
             stdout=log,

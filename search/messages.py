@@ -44,9 +44,10 @@ class Report:
     """What a worker tells about some epochs.
 
     rows: one a new epoch, EpochResult's fields, `sample_repetition`, `sample_copied` and `time`
-    (Unix, in ms). done: the trial trains no
-    further. diverged: why it failed, or None. checkpoints: the epochs of its `best` and `latest`.
-    notices: lines for the person, about checkpoints that could not be used.
+    (Unix, in ms). done: the trial trains no further. diverged: why it failed, or None.
+    checkpoints: the epochs of its `best` and `latest`.
+    notices: lines for the person, about checkpoints that could not be used. computed: the `step`
+    and the `device` that do the work.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -54,3 +55,4 @@ class Report:
     diverged: str | None = None
     checkpoints: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    computed: dict[str, str] = field(default_factory=dict)

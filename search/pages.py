@@ -52,6 +52,7 @@ def trial_tags(study: SearchStudy, trial: FrozenTrial, rows: list[Row]) -> dict[
         "command": f"python search/resume.py --name {shlex.quote(study.name)} "
         f"--trial {trial.number} --from start",
         **origin_tags(study),
+        **trial.user_attrs.get("computed", {}),  # `step` and `device`, as the worker found them
     }
     if rows:
         tags["epoch"] = str(rows[-1]["epoch"])
@@ -72,7 +73,6 @@ def origin_tags(study: SearchStudy) -> dict[str, str]:
         "mlflow.user": _user(),
         "mlflow.source.name": "search/run.py",
         "mlflow.source.type": "LOCAL",
-        "device": attrs.get("device", study.config.train.device),
         "versions": ", ".join(f"{key} {value}" for key, value in attrs["versions"].items()),
         "corpus_sha256": attrs["corpus"]["sha256"],
     }

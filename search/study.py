@@ -118,6 +118,8 @@ class SearchStudy:
                     break
             if taken:
                 trial.set_user_attr(f"epochs_{taken[0]['epoch']:05d}", taken)
+            if report.computed and known.user_attrs.get("computed") != report.computed:
+                trial.set_user_attr("computed", report.computed)
             if report.checkpoints:
                 trial.set_user_attr("checkpoints", report.checkpoints)
             if pruned:

@@ -99,6 +99,7 @@ class Training:
         After a restart, the epochs that were saved but perhaps never reported come first.
         """
         report = Report(rows=self.untold, notices=self.notices)
+        report.computed = {"step": self.step_name, "device": str(self.device)}
         self.untold, self.notices = [], []
         if not report.rows:
             try:

@@ -274,6 +274,16 @@ def test_runs_that_a_person_deleted_are_made_again(
     assert [steps(client, run) for run in children(client)] == [list(range(1, 9))]
 
 
+def test_a_trial_says_by_which_step_and_on_which_device_it_trained(
+    client: MlflowClient, study: SearchStudy, tmp_path: Path
+) -> None:
+    computed = {"step": "torch", "device": "cpu"}
+    study.report(study.ask().number, Report(rows(1, 3), computed=computed))
+    bring(study, tmp_path)
+    (run,) = children(client)
+    assert {key: run.data.tags[key] for key in computed} == computed
+
+
 def test_a_report_is_put_among_the_searchs_artifacts(
     client: MlflowClient, study: SearchStudy, tmp_path: Path
 ) -> None:

@@ -75,6 +75,8 @@ class LabBook:
             return
         if "mlflow.loggedArtifacts" in tags:
             self.runs.write_text(shown, TEXTS, text_table(rows))
+        if not shown.has_params:  # the first time; what comes with it is as good as params
+            self.client.log_inputs(shown.run_id, [_dataset(self.study)])
         metrics = trial_metrics(row for row in rows if row["epoch"] > shown.epoch)
         self.runs.log(shown, list(metrics), {} if shown.has_params else trial.params, tags)
         shown.epoch = rows[-1]["epoch"] if rows else 0

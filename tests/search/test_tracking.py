@@ -144,15 +144,16 @@ def test_a_search_that_is_done_is_finished_and_says_so_on_its_page(
     ]
 
 
-def test_the_corpus_is_a_data_set_of_the_search(
+def test_the_corpus_is_a_data_set_of_the_search_and_of_each_trial(
     client: MlflowClient, study: SearchStudy, tmp_path: Path
 ) -> None:
+    run_trial(study)
     bring(study, tmp_path)
-    inputs = parents(client)[0].inputs
-    assert inputs is not None
-    dataset = inputs.dataset_inputs[0].dataset
-    assert dataset.name == "bundled" and dataset.digest == ("ab" * 32)[:36]
-    assert json.loads(dataset.profile or "")["vocab_size"] == 28
+    for run in parents(client) + children(client):
+        assert run.inputs is not None
+        (dataset,) = (found.dataset for found in run.inputs.dataset_inputs)
+        assert dataset.name == "bundled" and dataset.digest == ("ab" * 32)[:36]
+        assert json.loads(dataset.profile or "")["vocab_size"] == 28
 
 
 def test_what_a_session_did_not_bring_the_next_one_does(

@@ -22,7 +22,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stdout_is_the_text_alone(root: Path) -> None:
     line = command("sample.py", "--root", root, "--prefix", "the t", "--length", "20")
     done = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=60)
-    assert (done.returncode, len(done.stdout)) == (0, len("the t") + 20 + 1)
+    text = done.stdout.replace("<unk>", "?")  # a symbol that a poor model may draw
+    assert (done.returncode, len(text)) == (0, len("the t") + 20 + 1)
 
 
 def test_greedy_text_is_the_one_that_training_logged(root: Path) -> None:
@@ -40,7 +41,8 @@ def test_the_seed_that_is_said_gives_the_same_text(root: Path) -> None:
     seed = first.stderr.rpartition("--seed ")[2].strip()
     again = call(sample, "--root", root, "--prefix", "the t", "--length", "50", "--seed", seed)
     assert first.stdout == again.stdout
-    assert len(first.stdout) == len("the t") + 50 + 1
+    # A model that has hardly learnt may draw the unknown symbol, one like any other.
+    assert len(first.stdout.replace("<unk>", "?")) == len("the t") + 50 + 1
 
 
 def test_other_seeds_give_other_texts(root: Path) -> None:
